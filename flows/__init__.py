@@ -1,0 +1,1 @@
+"""What Prefect runs: one file, one flow, one sentence of what happens."""

@@ -1,0 +1,1 @@
+"""The steps of the flows: each module is one noun."""

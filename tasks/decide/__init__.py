@@ -1,0 +1,1 @@
+"""Judgement: pure functions from records to records; no I/O, no Prefect, no MLflow."""

@@ -1,0 +1,401 @@
+"""Policy: everything about one model that a person decides, in one YAML file.
+
+The file is read once, validated whole, and travels as a frozen record. `docs/policy.md` is generated from it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from tasks.expression import TRIGGERS, parse
+from tasks.quantities import Amount, Duration, Share, Size
+
+Problem = Literal["binary", "multiclass", "regression"]
+
+_IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH, examples=["your_package.module:name"])]
+
+CLASSIFICATION_METRICS = (
+    "accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted", "precision", "recall", "roc_auc", "log_loss", "brier",
+)  # fmt: skip
+REGRESSION_METRICS = ("r2", "rmse", "mae")
+
+
+def _off(value: Any) -> Any:
+    """``off``, ``none`` and YAML's false mean that the section is not there."""
+    return None if value is False or (isinstance(value, str) and value.lower() in {"off", "none", "no"}) else value
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Order(Section):
+    """For data without dates: an ordinal that is read as time."""
+
+    column: str | None = Field(None, description="Integer column that orders the rows; empty: the order of the file.")
+    start: date = Field(date(2000, 1, 1), description="Moment of the ordinal 0.")
+    step: Duration = Field(timedelta(hours=1), description="Time between two ordinals.")
+
+
+class Data(Section):
+    """Where the rows come from, and which of them train."""
+
+    source: str = Field(
+        description="A SQLAlchemy URL, a path to a .csv or .parquet file (relative to the policy file), or "
+        "package.module:loader called with start and end. ${NAME} is filled in from the environment."
+    )
+    table: str | None = Field(None, description="Table to read, of a SQL source.")
+    query: str | None = Field(None, description="Instead of a table: SQL with the bound parameters :start and :end.")
+    target: str = Field(description="Column to predict. Rows where it is empty count as not labelled yet.")
+    positive: str | None = Field(None, description="The positive class of a binary problem; empty: the larger label.")
+    timestamp: str | Order = Field(description="Column that says when the row came to be, or an order to read as time.")
+    timezone: str | None = Field(None, description="Zone of timestamps that carry none, such as UTC. Never guessed.")
+    drop: tuple[str, ...] = Field((), description="Columns that are no features.")
+    categorical: tuple[str, ...] = Field((), description="Columns of numbers that are codes, not amounts.")
+    key: tuple[str, ...] = Field((), description="Columns that identify a row; a repeated key is an error.")
+    duplicates: Literal["refuse", "drop", "keep"] = Field("refuse", description="What to do with exact repeats.")
+    trusted: tuple[str, ...] = Field((), description="Columns that may predict the target almost alone (no leak).")
+    leak: Share = Field(0.99, description="A column that alone ranks the target this well is refused as a leak.")
+    lookback: Duration = Field(timedelta(days=180), description="How far back rows are used.")
+    holdout: Share = Field(0.2, gt=0, le=0.5, description="Share of the rows, the newest, that judge the candidate.")
+    min_rows: int = Field(200, ge=20, description="Labelled rows below which nothing is trained.")
+    min_holdout: int = Field(100, ge=20, description="Holdout rows below which nothing is judged.")
+    history: bool = Field(
+        True, description="Keep the rows of a file source, so that an overwritten file does not lose them."
+    )
+    source_version: str | None = Field(
+        None, description="Version tag of the feature source; a change of it is an upstream change."
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_known(cls, value: str) -> str:
+        if "://" in value or value.endswith((".csv", ".csv.gz", ".parquet")) or _is_import_path(value):
+            return value
+        raise ValueError(
+            f"{value!r} is no source; give a SQLAlchemy URL, a .csv or .parquet file, or package.module:loader"
+        )
+
+    @model_validator(mode="after")
+    def _sql_needs_a_table(self) -> Self:
+        if ("://" in self.source) == (self.table is None and self.query is None):
+            raise ValueError("a SQL source needs `table` or `query`; other sources take neither")
+        if self.table is not None and self.query is not None:
+            raise ValueError("`table` and `query` exclude each other; keep one")
+        return self
+
+    @property
+    def time_column(self) -> str | None:
+        """Column of the source that orders the rows, or None when the file's own order does."""
+        return self.timestamp if isinstance(self.timestamp, str) else self.timestamp.column
+
+
+class Search(Section):
+    """Hyperparameter search over the estimator's parameters, scored on splits by time of the training rows."""
+
+    when: Literal["always", "drift", "never"] = Field("drift", description="When to search instead of only fitting.")
+    method: Literal["halving", "random"] = Field("halving", description="Successive halving or random search.")
+    iterations: int = Field(20, ge=2, le=1000, description="Parameter sets to try.")
+    folds: int = Field(3, ge=2, le=20, description="Splits by time.")
+    space: dict[str, list[Any]] = Field(description="Values to draw from, by parameter name.", min_length=1)
+
+
+class Training(Section):
+    """How a model is made."""
+
+    estimator: ImportPath | None = Field(
+        None, description="Class or function that returns an unfitted scikit-learn estimator, called with `params`."
+    )
+    trainer: ImportPath | None = Field(
+        None, description="Instead: a function (X, y, **params) that returns a fitted model with predict."
+    )
+    params: dict[str, Any] = Field({}, description="Keyword arguments of the estimator or trainer.")
+    preprocess: Literal["auto", "none"] = Field(
+        "auto", description="auto: impute and encode by column type, inside the model; none: the estimator does it."
+    )
+    search: Search | None = Field(None, description="Hyperparameter search; off by default.")
+    seed: int = Field(0, ge=0, description="Of everything random in the training.")
+    serialization: Literal["skops", "pickle"] = Field(
+        "skops", description="pickle runs code when it is loaded; choose it only for models that you trust."
+    )
+    trusted_types: tuple[str, ...] = Field(
+        (), description="Types beside those of scikit-learn, numpy and scipy that a model may hold (skops)."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_train(self) -> Self:
+        if (self.estimator is None) == (self.trainer is None):
+            raise ValueError("give `estimator` or `trainer`, one of the two, as package.module:name")
+        return self
+
+
+class DriftTrigger(Section):
+    """T2: the inputs are not what the Production version was trained on."""
+
+    psi: Amount = Field(0.1, gt=0, description="Population stability index that a column must be shown to exceed.")
+    share_of_features: Share = Field(0.3, gt=0, description="Share of the columns that must have drifted.")
+    null_share: Share = Field(0.1, gt=0, description="Change of a column's share of nulls that counts as drift.")
+    false_alarms: Share = Field(0.05, gt=0, lt=0.5, description="Share of false ones among drifted columns (FDR).")
+    min_rows: int = Field(50, ge=10, description="Recent rows below which the answer is unknown.")
+
+
+class PerformanceTrigger(Section):
+    """T3: the Production version has become worse than it was when it was promoted."""
+
+    metric: str = Field("", description="Empty: accuracy, or r2 in regression.")
+    drop: Amount = Field(0.03, gt=0, description="Loss against its own holdout metric that fires.")
+    relative_drop: Share | None = Field(None, gt=0, description="The same as a share of that metric.")
+    floor: Amount | None = Field(None, description="Below it the urgency is critical, whatever the baseline.")
+    confidence: Share = Field(0.99, ge=0.5, lt=1, description="A drop that chance alone could give does not fire.")
+    min_labels: int = Field(100, ge=10, description="Labelled rows below which the answer is unknown.")
+
+
+class PredictionTrigger(Section):
+    """T5: the answers of the Production version are not distributed as they were."""
+
+    psi: Amount = Field(0.2, gt=0, description="Population stability index that the answers must be shown to exceed.")
+    false_alarms: Share = Field(0.05, gt=0, lt=0.5, description="Chance of a false alarm per evaluation.")
+    min_rows: int = Field(50, ge=10, description="Recent answers below which the answer is unknown.")
+
+
+class Triggers(Section):
+    """When to retrain. Each can be turned ``off``."""
+
+    retrain_when: str = Field(
+        "any", description="any, all, or an expression such as `age or volume or (drift and performance)`."
+    )
+    age: Annotated[Duration | None, BeforeValidator(_off)] = Field(
+        timedelta(days=30), description="Time since the Production version was trained; reached counts."
+    )
+    drift: Annotated[DriftTrigger | None, BeforeValidator(_off)] = Field(DriftTrigger(), description="Inputs moved.")
+    performance: Annotated[PerformanceTrigger | None, BeforeValidator(_off)] = Field(
+        PerformanceTrigger(), description="Quality fell."
+    )
+    prediction: Annotated[PredictionTrigger | None, BeforeValidator(_off)] = Field(
+        PredictionTrigger(), description="Answers moved."
+    )
+    volume: Annotated[int | None, BeforeValidator(_off)] = Field(
+        50_000, gt=0, description="New labelled rows since it was trained; reached counts."
+    )
+    upstream: Annotated[bool, BeforeValidator(lambda value: value not in {"off", "none"} and value)] = Field(
+        True, description="A change of columns, types, categories or of the source's version tag."
+    )
+
+    @property
+    def enabled(self) -> tuple[str, ...]:
+        """Names of the triggers that are on, as the expression uses them."""
+        return tuple(name for name in TRIGGERS if getattr(self, name))
+
+    @model_validator(mode="after")
+    def _expression_is_known(self) -> Self:
+        if self.retrain_when not in {"any", "all"}:
+            names = parse(self.retrain_when).names
+            if missing := sorted(names - set(self.enabled)):
+                raise ValueError(f"retrain_when names {', '.join(missing)}, turned off here; turn it on or take it out")
+        return self
+
+
+class PerformanceCheck(Section):
+    """G1: the metric against a floor."""
+
+    metric: str = Field("", description="Empty: accuracy, or r2 in regression.")
+    at_least: Amount | None = Field(
+        None, description="Floor (ceiling for losses such as rmse). Empty: 0.85 for accuracy, 0.5 for r2."
+    )
+    confidence: Share = Field(0.95, ge=0.5, lt=1, description="How sure the gate must be, one-sided.")
+
+
+class RegressionCheck(Section):
+    """G2: no worse than Production on the same rows."""
+
+    metric: str = Field("", description="Empty: f1_weighted, or r2 in regression.")
+    margin: Amount = Field(0.02, ge=0, description="Loss that is still tolerated, in the metric's unit.")
+    confidence: Share = Field(0.95, ge=0.5, lt=1, description="How sure the gate must be, one-sided.")
+
+
+class StabilityCheck(Section):
+    """G3: the answers have not moved wildly, unless the labels say that they had to."""
+
+    correlation: Share = Field(0.8, description="Least rank correlation of the two models' scores.")
+    decision_rate_shift: Share = Field(0.1, description="Largest change of the share of any predicted class.")
+    explained_by_labels: bool = Field(
+        True, description="A move is accepted when the labels show that it is towards the truth."
+    )
+
+
+class LatencyCheck(Section):
+    """G4: time of a single-row predict, after warm-up."""
+
+    p99: Duration = Field(timedelta(milliseconds=50), description="Ninety-nine of a hundred calls are faster.")
+    calls: int = Field(1000, ge=299, le=100_000, description="Calls measured; 299 are the least that bound a p99.")
+    confidence: Share = Field(0.95, ge=0.5, lt=1, description="How sure the gate must be, one-sided.")
+
+
+class Gate(Section):
+    """What a candidate must show before it may be promoted. Each check can be turned ``off``."""
+
+    performance: Annotated[PerformanceCheck | None, BeforeValidator(_off)] = Field(
+        PerformanceCheck(), description="Metric against a floor."
+    )
+    regression: Annotated[RegressionCheck | None, BeforeValidator(_off)] = Field(
+        RegressionCheck(), description="No worse than Production on the same rows."
+    )
+    stability: Annotated[StabilityCheck | None, BeforeValidator(_off)] = Field(
+        StabilityCheck(), description="Answers have not moved wildly."
+    )
+    latency: Annotated[LatencyCheck | None, BeforeValidator(_off)] = Field(
+        LatencyCheck(), description="Time of a single-row predict."
+    )
+    size: Annotated[Size | None, BeforeValidator(_off)] = Field(
+        500_000_000, description="Largest artifact that may be deployed."
+    )
+    fresh_process: bool = Field(True, description="The candidate must load and answer in a fresh process.")
+    checks: tuple[ImportPath, ...] = Field(
+        (), description="Your own checks: functions of a GateEvidence that return a Finding."
+    )
+
+
+class Shadow(Section):
+    """The candidate answers recorded requests beside Production before it may be promoted."""
+
+    window: Duration = Field(timedelta(days=7), description="How far back recorded requests are replayed.")
+    tolerate: Share = Field(0.02, gt=0, description="Loss per labelled request that is still tolerated.")
+    false_promotion: Share = Field(0.05, gt=0, lt=0.5, description="Chance of promoting a candidate that is worse.")
+    max_requests: int = Field(20_000, ge=100, description="Newest requests that are replayed at most.")
+    deadline: Duration = Field(
+        timedelta(days=14), description="A candidate still undecided after this is given up, and a person is told."
+    )
+
+
+class Approval(Section):
+    """A person decides before Production."""
+
+    required: Literal[True] = Field(True, description="Always true; write `approval: off` for none.")
+    deadline: Duration = Field(timedelta(days=3), description="Without an answer by then Production stays.")
+
+
+class Health(Section):
+    """The watch over the version that serves, and the way back."""
+
+    watch: Duration = Field(timedelta(minutes=30), description="Length of the watch after a promotion.")
+    tick: Duration = Field(timedelta(seconds=60), description="Interval of one look.")
+    error_rate: Annotated[Share | None, BeforeValidator(_off)] = Field(
+        0.1, gt=0, lt=1, description="Share of failed requests that is still tolerated."
+    )
+    latency_p95: Annotated[Duration | None, BeforeValidator(_off)] = Field(
+        timedelta(seconds=1), description="Nineteen of twenty requests are faster."
+    )
+    accuracy: Annotated[Share | None, BeforeValidator(_off)] = Field(
+        0.8, gt=0, lt=1, description="Least share of right answers once labels arrive; unused in regression."
+    )
+    false_rollback: Share = Field(0.01, gt=0, lt=0.5, description="Chance that a healthy version is rolled back.")
+    min_requests: int = Field(100, ge=1, description="Requests below which a watch cannot end healthy.")
+    silence: Duration = Field(timedelta(minutes=15), description="No evidence for this long pages a person.")
+    max_rollbacks: int = Field(2, ge=1, description="Automatic rollbacks per `rollback_window`; then a person.")
+    rollback_window: Duration = Field(timedelta(days=7), description="Window of `max_rollbacks`.")
+
+
+class Policy(Section):
+    """One model's policy."""
+
+    model: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$", description="Name in MLflow's registry.")
+    problem: Problem = Field("binary", description="What is predicted.")
+    data: Data
+    training: Training
+    triggers: Triggers = Field(Triggers(), description="When to retrain.")
+    gate: Gate = Field(Gate(), description="What a candidate must show.")
+    shadow: Annotated[Shadow | None, BeforeValidator(_off)] = Field(
+        Shadow(), description="Comparison on recorded requests; off where no requests are recorded."
+    )
+    approval: Annotated[Approval | None, BeforeValidator(_off)] = Field(
+        None, description="off, or a section: a person approves every promotion."
+    )
+    health: Health = Field(Health(), description="The watch over what serves.")
+    external: Literal["repair", "adopt"] = Field(
+        "repair", description="A stage changed by hand in MLflow is undone, or taken as the new truth."
+    )
+    notify: tuple[str, ...] = Field(
+        (), description="Where decisions are sent: apprise URLs, file:path, or ${NAME} from the environment."
+    )
+
+    _text: str = PrivateAttr("")
+    _origin: str = PrivateAttr("")
+
+    @property
+    def text(self) -> str:
+        """The YAML as it was written, secrets still by name; kept with every run."""
+        return self._text
+
+    @property
+    def origin(self) -> str:
+        """Path of the file it was read from; empty when it was made in code."""
+        return self._origin
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_by_problem(cls, raw: Any) -> Any:
+        """Fill in the metrics that depend on the problem, before anything is frozen."""
+        return with_metric_defaults(raw) if isinstance(raw, dict) else raw
+
+    @model_validator(mode="after")
+    def _metrics_fit_the_problem(self) -> Self:
+        fitting = REGRESSION_METRICS if self.problem == "regression" else CLASSIFICATION_METRICS
+        for place, section in (
+            ("triggers.performance", self.triggers.performance),
+            ("gate.performance", self.gate.performance),
+            ("gate.regression", self.gate.regression),
+        ):
+            known = CLASSIFICATION_METRICS + REGRESSION_METRICS
+            if section is not None and section.metric in known and section.metric not in fitting:
+                raise ValueError(
+                    f"{place}.metric {section.metric!r} does not fit {self.problem}; use one of {', '.join(fitting)} "
+                    "or the name of a scikit-learn scorer"
+                )
+        return self
+
+
+def with_metric_defaults(raw: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the raw policy in which the metrics that were left out fit the problem."""
+    regression = raw.get("problem", "binary") == "regression"
+    first, second = ("r2", "r2") if regression else ("accuracy", "f1_weighted")
+    filled = dict(raw)
+    for section, check, metric in (
+        ("triggers", "performance", first),
+        ("gate", "performance", first),
+        ("gate", "regression", second),
+    ):
+        part = filled.get(section, {})
+        here = part.get(check, {}) if isinstance(part, dict) else None
+        if not isinstance(here, dict):
+            continue  # turned off, or a mistake that validation will name
+        here = {"metric": metric, **here}
+        if check == "performance" and section == "gate" and here.get("at_least") is None:
+            default = {"accuracy": 0.85, "r2": 0.5}.get(here["metric"])
+            here |= {} if default is None else {"at_least": default}
+        filled[section] = {**part, check: here}
+    return filled
+
+
+def _is_import_path(value: str) -> bool:
+    module, _, name = value.partition(":")
+    return bool(name) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def as_utc(moment: datetime) -> datetime:
+    """The same moment in UTC.
+
+    Raises:
+        ValueError: For a naive datetime; its zone would be a guess.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(
+            f"{moment.isoformat()} has no time zone; write it as {moment.isoformat()}+00:00 or give a zone"
+        )
+
+    return moment.astimezone(UTC)

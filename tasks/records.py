@@ -1,0 +1,470 @@
+"""The frozen records that travel between the steps.
+
+Every record is plain data: numbers, strings, tuples and other records. They import nothing but the standard library,
+so that judging them costs no import, and they turn into JSON with :func:`to_plain`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Outcome = Literal["ok", "breach", "unknown", "exempt"]
+"""What one look at one thing gave.
+
+``ok`` and ``breach`` rest on evidence. ``unknown`` is evidence that is missing, broken or too little to tell; nothing
+but waiting follows from it. ``exempt`` says that the rule does not apply here (no baseline yet): it speaks neither for
+nor against, and a verdict of nothing but exemptions is no pass.
+"""
+
+Urgency = Literal["low", "medium", "high", "critical"]
+Judge = Literal["triggers", "gate", "shadow", "health", "data"]
+Action = Literal["stage", "promote", "rollback", "reject", "external"]
+State = Literal["intended", "applied", "abandoned"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing looked at, with the numbers that the outcome rests on.
+
+    Attributes:
+        name: What was looked at, as the policy calls it (``drift``, ``regression``, ``error_rate``).
+        outcome: See :data:`Outcome`.
+        reason: One plain sentence with the numbers in it.
+        value: The measured number, or None when there is none.
+        threshold: What it is held against.
+        margin: How far from the threshold is still tolerated, where the rule has one.
+        interval: (low, high) of ``value`` at the rule's confidence.
+        n: How many observations it rests on.
+        urgency: Of a trigger that fired.
+        evidence: Whatever else is needed to understand or to recompute it; plain JSON values.
+    """
+
+    name: str
+    outcome: Outcome
+    reason: str
+    value: float | None = None
+    threshold: float | None = None
+    margin: float | None = None
+    interval: tuple[float, float] | None = None
+    n: int | None = None
+    urgency: Urgency | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """Findings, and what follows from them.
+
+    Attributes:
+        judge: Who judged.
+        decision: triggers ``retrain | keep``, gate ``pass | fail | inconclusive``, shadow ``promote | reject | wait``,
+            health ``healthy | unhealthy | unknown``.
+        reason: One plain sentence.
+        findings: Everything that was looked at, also what did not matter.
+        urgency: The highest among the triggers that fired.
+    """
+
+    judge: Judge
+    decision: str
+    reason: str
+    findings: tuple[Finding, ...]
+    urgency: Urgency | None = None
+
+    def having(self, outcome: Outcome) -> tuple[Finding, ...]:
+        """The findings with this outcome, in order."""
+        return tuple(finding for finding in self.findings if finding.outcome == outcome)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A window of time, ``start <= t < end``, both aware and in UTC."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """A metric with what is needed to compare it later.
+
+    Attributes:
+        metric: Name as in the policy.
+        value: In the metric's own unit.
+        error: Standard error of ``value``; None when it could not be had.
+        n: Rows it rests on.
+        greater_is_better: False for losses such as ``rmse``.
+    """
+
+    metric: str
+    value: float
+    error: float | None
+    n: int
+    greater_is_better: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnProfile:
+    """The distribution of one column, as counts that can be merged.
+
+    Attributes:
+        name: Column name; ``(prediction)`` for the model's own output.
+        kind: ``number`` or ``category``.
+        edges: Of a number: inner bin edges, ascending, k of them for k + 1 bins; a value belongs to the first bin
+            whose edge is >= value. Empty for categories.
+        categories: Of a category: the levels seen, in the order of ``counts``. A last count beyond the categories
+            holds every level that is not among them.
+        counts: Observations per bin; len(edges) + 1 or len(categories) + 1 of them. Nulls are not among them.
+        nulls: Missing values.
+        low: Smallest finite value seen, of a number.
+        high: Largest finite value seen, of a number.
+        score: How strongly the reference model leans on the column, 0..1, where it was measured.
+    """
+
+    name: str
+    kind: Literal["number", "category"]
+    edges: tuple[float, ...] = ()
+    categories: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    nulls: int = 0
+    low: float | None = None
+    high: float | None = None
+    score: float | None = None
+
+    @property
+    def present(self) -> int:
+        """Observations that are not null."""
+        return sum(self.counts)
+
+    @property
+    def rows(self) -> int:
+        """All observations, nulls included."""
+        return self.present + self.nulls
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """What later decisions compare with; saved with the model that it describes.
+
+    Attributes:
+        columns: One per feature.
+        prediction: The model's own output on the holdout: the score of the positive class, the value, or the class.
+        metrics: On the holdout.
+        rows: Rows trained on.
+        labelled: Labelled rows that were there when it was trained, holdout included.
+        trained_at: When the training ran.
+        trained: Window of the rows that were fitted; nothing at or after ``trained.end`` was seen by the model.
+        holdout: Window of the rows that it was judged on.
+        fingerprint: Digest of the training rows.
+        source_version: Of the feature source, as the policy or the source tells it.
+    """
+
+    columns: tuple[ColumnProfile, ...]
+    prediction: ColumnProfile | None
+    metrics: tuple[Measurement, ...]
+    rows: int
+    labelled: int
+    trained_at: datetime
+    trained: Span
+    holdout: Span
+    fingerprint: str
+    source_version: str | None = None
+
+    def metric(self, name: str) -> Measurement | None:
+        """The holdout metric of that name, or None."""
+        return next((m for m in self.metrics if m.metric == name), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """One model's answers on one set of rows. A model scores a row once; every check reads these.
+
+    Attributes:
+        truth: shape (n,), the labels; class codes 0..k-1 of ``classes`` in classification, floats in regression.
+        prediction: shape (n,), in the same coding.
+        probability: shape (n, k), columns in the order of ``classes``; None in regression or when the model has none.
+        classes: The labels behind the codes, as strings; empty in regression. In a binary problem the second one is
+            the positive class.
+    """
+
+    truth: np.ndarray[Any, Any]
+    prediction: np.ndarray[Any, Any]
+    probability: np.ndarray[Any, Any] | None = None
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signals:
+    """Everything the triggers look at, read once, before any decision.
+
+    Attributes:
+        now: The moment of the evaluation.
+        profile: Of the Production version; None when there is none.
+        production: Its version.
+        recent: Profiles of the inputs that came after it was trained, one per column, binned with ITS edges.
+        recent_prediction: Of its answers on them.
+        performance: Its metric on labelled rows that it was not trained on.
+        labelled_since: Labelled rows newer than what it was trained on.
+        schema: Problems with the shape of the recent data, one sentence each.
+        source_version: Of the feature source now.
+        event: Reason given by a person or an event that asks for a retraining.
+        event_urgency: As given with it.
+        unavailable: What could not be read, by signal name, with the reason.
+    """
+
+    now: datetime
+    profile: Profile | None = None
+    production: str | None = None
+    recent: tuple[ColumnProfile, ...] | None = None
+    recent_prediction: ColumnProfile | None = None
+    performance: Measurement | None = None
+    labelled_since: int | None = None
+    schema: tuple[str, ...] = ()
+    source_version: str | None = None
+    event: str | None = None
+    event_urgency: Urgency = "high"
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A trained model that is logged and registered, and what is known of it.
+
+    Attributes:
+        model: Registered name.
+        version: As MLflow numbers it.
+        run_id: MLflow run.
+        digest: SHA-256 over the files of the artifact that is deployed.
+        size: Bytes of those files.
+        profile: See :class:`Profile`.
+    """
+
+    model: str
+    version: str
+    run_id: str
+    digest: str
+    size: int
+    profile: Profile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GateEvidence:
+    """What the gate judges. All of it is measured before, none of it is looked up while judging.
+
+    Attributes:
+        candidate: Its scores on the holdout.
+        production: The Production version's scores on the same rows in the same order; None when there are none.
+        baseline: The Production version; None when this is the first model. A baseline without scores is missing
+            evidence, not a first model.
+        baseline_reason: Why a baseline has no scores.
+        latencies: Seconds per single-row predict, shape (calls,), after warm-up; None when it could not be measured.
+        size: Bytes of the artifact that is deployed.
+        loads: True when it loaded and answered the stored example in a fresh process; None when that was not tried.
+        loads_reason: What happened there.
+        extra: Findings of the user's own checks.
+        attempt: How many candidates were judged on this holdout, this one included.
+    """
+
+    candidate: Scores
+    production: Scores | None
+    latencies: np.ndarray[Any, Any] | None
+    size: int | None
+    loads: bool | None
+    loads_reason: str = ""
+    baseline: str | None = None
+    baseline_reason: str = ""
+    extra: tuple[Finding, ...] = ()
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShadowEvidence:
+    """Both models on the same recorded requests.
+
+    Attributes:
+        wins: Labelled requests on which only the challenger was right (regression: was closer).
+        losses: Labelled requests on which only the champion was.
+        ties: The other labelled ones.
+        requests: All requests that both answered.
+        agreements: Those on which both gave the same answer (regression: within the tolerance of the comparison).
+        failures: Requests that the challenger could not answer.
+        span: When they were recorded.
+    """
+
+    wins: int
+    losses: int
+    ties: int
+    requests: int
+    agreements: int
+    failures: int
+    span: Span
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """Counts of one version's requests in one interval of the watch. Each request is counted once.
+
+    Attributes:
+        start: Of the interval.
+        requests: Served.
+        errors: Answered with an error.
+        slow: Slower than the policy's limit.
+        labelled: With a label by now.
+        wrong: Labelled, and the answer was wrong.
+    """
+
+    start: datetime
+    requests: int
+    errors: int
+    slow: int
+    labelled: int
+    wrong: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HealthEvidence:
+    """What the watch judges.
+
+    Attributes:
+        looks: From the start of the watch until now, in order, none left out; empty intervals have zero counts.
+        now: The moment of the tick.
+        started: Start of the watch.
+        last_request: When the version last served, or None.
+        unavailable: Why the source could not be read, or None.
+    """
+
+    looks: tuple[Look, ...]
+    now: datetime
+    started: datetime
+    last_request: datetime | None
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transition:
+    """One row of the ledger.
+
+    Attributes:
+        model: Registered name.
+        seq: 1, 2, 3 ... within the model.
+        action: What moves. ``stage``: a new version to Staging. ``promote``: to Production. ``rollback``: an earlier
+            version back to Production, the present one quarantined. ``reject``: from Staging to Archived.
+            ``external``: a change made outside, taken down.
+        version: That moves.
+        previous: Version in Production before, or None.
+        state: ``intended`` before MLflow is touched, ``applied`` after it was read back, ``abandoned`` when it was
+            given up.
+        actor: Person or flow.
+        reason: One sentence.
+        at: When it was decided.
+        trail: The id that ties trigger, run, gate, shadow, transition and watch together.
+        flow_run_id: Prefect's, where there was one.
+        evidence: Plain JSON values.
+    """
+
+    model: str
+    seq: int
+    action: Action
+    version: str
+    previous: str | None
+    state: State
+    actor: str
+    reason: str
+    at: datetime
+    trail: str
+    flow_run_id: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """What the ledger says about one model at one moment.
+
+    Attributes:
+        model: Registered name.
+        seq: Of the ledger's head; 0 when it is empty. A decision is based on it (compare-and-swap).
+        production: Version that serves, or None.
+        since: When it was promoted.
+        staged: Version that waits in Staging, or None.
+        staged_since: When it came there.
+        pending: An intent that was not carried out yet, or None.
+        known_good: Versions that finished a watch healthy, newest first.
+        quarantined: Versions rolled back from.
+    """
+
+    model: str
+    seq: int = 0
+    production: str | None = None
+    since: datetime | None = None
+    staged: str | None = None
+    staged_since: datetime | None = None
+    pending: Transition | None = None
+    known_good: tuple[str, ...] = ()
+    quarantined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a flow decided and did; every flow returns one per model.
+
+    Attributes:
+        model: Registered name.
+        flow: ``retrain``, ``watch``, ``promote``, ``rollback``.
+        decision: ``kept``, ``first-promoted``, ``promoted``, ``gate-failed``, ``gate-inconclusive``,
+            ``shadow-rejected``, ``waiting``, ``rolled-back``, ``healthy``, ``held``, ``failed``.
+        line: The decision in one line, in plain words, with its numbers.
+        at: The moment it was made for.
+        trail: Of the chain of events that it belongs to.
+        production: Version in Production afterwards.
+        candidate: Version that was judged, or None.
+        verdicts: In the order they were reached.
+        transition: The last one that was carried out, or None.
+        dry_run: Nothing was changed.
+        error: Of a model that failed while others went on.
+    """
+
+    model: str
+    flow: str
+    decision: str
+    line: str
+    at: datetime
+    trail: str
+    production: str | None = None
+    candidate: str | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    transition: Transition | None = None
+    dry_run: bool = False
+    error: str | None = None
+
+
+def to_plain(value: Any) -> Any:
+    """A record as plain JSON values: numbers that JSON cannot hold become null, moments become ISO 8601.
+
+    Raises:
+        TypeError: For a type that no record holds.
+    """
+    if isinstance(value, bool | str | int) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy arrays and scalars, without importing numpy
+        return to_plain(value.tolist())
+    raise TypeError(f"{type(value).__name__} is no plain value; put numbers, strings or records into a record")
