@@ -19,8 +19,9 @@ _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH, examples=["your_package.module:name"])]
 
 CLASSIFICATION_METRICS = (
-    "accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted", "precision", "recall", "roc_auc", "log_loss", "brier",
-)  # fmt: skip
+    *("accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted", "precision", "recall"),
+    *("roc_auc", "log_loss", "brier"),
+)
 REGRESSION_METRICS = ("r2", "rmse", "mae")
 
 
@@ -67,7 +68,7 @@ class Data(Section):
     min_rows: int = Field(200, ge=20, description="Labelled rows below which nothing is trained.")
     min_holdout: int = Field(100, ge=20, description="Holdout rows below which nothing is judged.")
     history: bool = Field(
-        True, description="Keep the rows of a file source, so that an overwritten file does not lose them."
+        default=True, description="Keep the rows of a file source, so that an overwritten file does not lose them."
     )
     source_version: str | None = Field(
         None, description="Version tag of the feature source; a change of it is an upstream change."
@@ -119,7 +120,9 @@ class Training(Section):
     preprocess: Literal["auto", "none"] = Field(
         "auto", description="auto: impute and encode by column type, inside the model; none: the estimator does it."
     )
-    search: Search | None = Field(None, description="Hyperparameter search; off by default.")
+    search: Annotated[Search | None, BeforeValidator(_off)] = Field(
+        None, description="Hyperparameter search; off by default."
+    )
     seed: int = Field(0, ge=0, description="Of everything random in the training.")
     serialization: Literal["skops", "pickle"] = Field(
         "skops", description="pickle runs code when it is loaded; choose it only for models that you trust."
@@ -180,11 +183,14 @@ class Triggers(Section):
     prediction: Annotated[PredictionTrigger | None, BeforeValidator(_off)] = Field(
         PredictionTrigger(), description="Answers moved."
     )
+    window: Duration = Field(
+        timedelta(days=30), description="How far back recent rows reach; never before the Production version was made."
+    )
     volume: Annotated[int | None, BeforeValidator(_off)] = Field(
         50_000, gt=0, description="New labelled rows since it was trained; reached counts."
     )
     upstream: Annotated[bool, BeforeValidator(lambda value: value not in {"off", "none"} and value)] = Field(
-        True, description="A change of columns, types, categories or of the source's version tag."
+        default=True, description="A change of columns, types, categories or of the source's version tag."
     )
 
     @property
@@ -225,7 +231,7 @@ class StabilityCheck(Section):
     correlation: Share = Field(0.8, description="Least rank correlation of the two models' scores.")
     decision_rate_shift: Share = Field(0.1, description="Largest change of the share of any predicted class.")
     explained_by_labels: bool = Field(
-        True, description="A move is accepted when the labels show that it is towards the truth."
+        default=True, description="A move is accepted when the labels show that it is towards the truth."
     )
 
 
@@ -255,7 +261,7 @@ class Gate(Section):
     size: Annotated[Size | None, BeforeValidator(_off)] = Field(
         500_000_000, description="Largest artifact that may be deployed."
     )
-    fresh_process: bool = Field(True, description="The candidate must load and answer in a fresh process.")
+    fresh_process: bool = Field(default=True, description="The candidate must load and answer in a fresh process.")
     checks: tuple[ImportPath, ...] = Field(
         (), description="Your own checks: functions of a GateEvidence that return a Finding."
     )
@@ -276,7 +282,7 @@ class Shadow(Section):
 class Approval(Section):
     """A person decides before Production."""
 
-    required: Literal[True] = Field(True, description="Always true; write `approval: off` for none.")
+    required: Literal[True] = Field(default=True, description="Always true; write `approval: off` for none.")
     deadline: Duration = Field(timedelta(days=3), description="Without an answer by then Production stays.")
 
 
@@ -376,7 +382,7 @@ def with_metric_defaults(raw: dict[str, Any]) -> dict[str, Any]:
             continue  # turned off, or a mistake that validation will name
         here = {"metric": metric, **here}
         if check == "performance" and section == "gate" and here.get("at_least") is None:
-            default = {"accuracy": 0.85, "r2": 0.5}.get(here["metric"])
+            default = {"accuracy": 0.85, "r2": 0.5}.get(str(here["metric"]))
             here |= {} if default is None else {"at_least": default}
         filled[section] = {**part, check: here}
     return filled

@@ -34,7 +34,7 @@ def format_duration(value: timedelta) -> str:
     for unit in ("d", "h", "m", "s"):
         if seconds and seconds % _SECONDS[unit] == 0:
             return f"{int(seconds / _SECONDS[unit])}{unit}"
-    return f"{seconds * 1000:g}ms" if seconds else "0s"
+    return f"{seconds * 1000:.15g}ms" if seconds else "0s"
 
 
 def parse_share(value: Any) -> float:
@@ -71,7 +71,8 @@ def format_size(value: int) -> str:
     """In the largest decimal unit that gives at least 1: ``12.3MB``."""
     for unit in ("GB", "MB", "KB"):
         if value >= _BYTES[unit]:
-            return f"{value / _BYTES[unit]:.3g}{unit}"
+            number = value / _BYTES[unit]
+            return f"{number:.3g}{unit}" if number < 999.5 else f"{number:.0f}{unit}"
     return f"{value}B"
 
 

@@ -26,7 +26,7 @@ nor against, and a verdict of nothing but exemptions is no pass.
 """
 
 Urgency = Literal["low", "medium", "high", "critical"]
-Judge = Literal["triggers", "gate", "shadow", "health", "data"]
+Judge = Literal["triggers", "gate", "shadow", "health", "rollback", "data"]
 Action = Literal["stage", "promote", "rollback", "reject", "external"]
 State = Literal["intended", "applied", "abandoned"]
 
@@ -67,7 +67,7 @@ class Verdict:
     Attributes:
         judge: Who judged.
         decision: triggers ``retrain | keep``, gate ``pass | fail | inconclusive``, shadow ``promote | reject | wait``,
-            health ``healthy | unhealthy | unknown``.
+            health ``healthy | unhealthy | unknown``, rollback ``back | stay``.
         reason: One plain sentence.
         findings: Everything that was looked at, also what did not matter.
         urgency: The highest among the triggers that fired.
@@ -368,6 +368,7 @@ class Transition:
         trail: The id that ties trigger, run, gate, shadow, transition and watch together.
         flow_run_id: Prefect's, where there was one.
         evidence: Plain JSON values.
+        applied_at: When it took effect; None until then. A training of an hour lies between the two.
     """
 
     model: str
@@ -382,6 +383,7 @@ class Transition:
     trail: str
     flow_run_id: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    applied_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -395,6 +397,7 @@ class Standing:
         since: When it was promoted.
         staged: Version that waits in Staging, or None.
         staged_since: When it came there.
+        staged_trail: Trail on which it came there.
         pending: An intent that was not carried out yet, or None.
         known_good: Versions that finished a watch healthy, newest first.
         quarantined: Versions rolled back from.
@@ -406,6 +409,7 @@ class Standing:
     since: datetime | None = None
     staged: str | None = None
     staged_since: datetime | None = None
+    staged_trail: str | None = None
     pending: Transition | None = None
     known_good: tuple[str, ...] = ()
     quarantined: tuple[str, ...] = ()

@@ -40,7 +40,7 @@ class Stores:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Stores:
-        """From ``BACKSTOP_HOME`` (``.backstop``), ``BACKSTOP_LEDGER``, ``BACKSTOP_REQUESTS`` and ``MLFLOW_TRACKING_URI``.
+        """From BACKSTOP_HOME (``.backstop``), BACKSTOP_LEDGER, BACKSTOP_REQUESTS and MLFLOW_TRACKING_URI.
 
         A ledger without a request log of its own keeps both in one database.
         """

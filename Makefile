@@ -1,0 +1,82 @@
+# `make` sets everything up; `make help` lists the rest. Works with GNU make 3.81 and later.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# The first Python that runs and is one of the supported versions; PYTHON=/path/to/python wins.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
+	&& { echo "$$python"; break; }; done)
+
+# A tool that guards production does not phone home.
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+
+ARGS = $(if $(POLICY),--policy "$(POLICY)") $(if $(DATA),--data "$(DATA)")
+
+.DEFAULT_GOAL := setup
+.PHONY: setup help demo replay test lint format docs lock clean mlflow-ui prefect-ui
+
+setup: $(STAMP) ## Make .venv with the locked packages (the default)
+	@echo "Ready. 'make demo' shows one model's way there and back, 'make help' lists everything else."
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+# The lock is complete and has a hash for every file; pip takes it with --no-deps, because its hash mode does not see
+# that sqlalchemy[asyncio] is the pinned sqlalchemy. The project itself needs no build: a .pth file puts its folder
+# on the path.
+$(STAMP): requirements.lock pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "No Python 3.11, 3.12 or 3.13 was found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; fi
+	@if [ ! -x $(BIN)/python ]; then echo "Making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); fi
+	@if command -v uv >/dev/null 2>&1; then uv=uv; \
+	elif [ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then uv=$(BIN)/uv; \
+	else uv=; fi; \
+	if [ -n "$$uv" ]; then \
+		"$$uv" pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; \
+	else \
+		echo "uv cannot be had; pip does the same, slower" >&2; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock; \
+	fi
+	@$(BIN)/python -c 'import pathlib, sysconfig; \
+	pathlib.Path(sysconfig.get_path("purelib"), "backstop.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
+	@touch $(STAMP)
+
+demo: $(STAMP) ## Trigger, retrain, gate, promote, watch, roll back, in minutes (POLICY= and DATA= for your own)
+	$(BIN)/python -m rehearsal.demo $(ARGS)
+
+replay: $(STAMP) ## Play history through a policy and see what it would have decided (POLICY=, DATA=)
+	$(BIN)/python -m rehearsal.replay $(ARGS)
+
+test: $(STAMP) ## Run the tests
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Put the code into its one format
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+docs: $(STAMP) ## Write docs/policy.md anew from the policy's own schema
+	$(BIN)/python -m tasks.policy_page
+
+lock: $(STAMP) ## Resolve requirements.lock anew
+	@if command -v uv >/dev/null 2>&1; then uv=uv; else uv=$(BIN)/uv; fi; \
+	"$$uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate \
+		--no-header --all-extras pyproject.toml -o requirements.lock
+
+mlflow-ui: $(STAMP) ## Look at runs and versions: http://127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$${BACKSTOP_HOME:-.backstop}/mlflow.db}"
+
+prefect-ui: $(STAMP) ## Look at flows, reports and schedules: http://127.0.0.1:4200
+	$(BIN)/prefect server start
+
+clean: ## Remove .venv, caches and what the demo wrote; .backstop (ledger and models) stays
+	rm -rf $(VENV) .demo .replay .mypy_cache .ruff_cache .pytest_cache .hypothesis build backstop.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

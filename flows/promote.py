@@ -1,0 +1,81 @@
+"""A person's decision on a version: promote it, or reject it, with a reason that is kept.
+
+Requires: a ledger, and MLflow with the version.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from flows.steps import answered_for, concluded, flow_run_id, published, reconciled, step
+from tasks import promotion
+from tasks.case import Case, open_case
+from tasks.policy_file import load
+from tasks.records import Report
+
+
+@flow(name="promote", flow_run_name="promote {policy}")
+async def promote(
+    policy: Annotated[str, Field(description="A policy file or a model name.")],
+    *,
+    reason: Annotated[str, Field(min_length=3, max_length=500, description="Why. It is kept.")],
+    version: Annotated[
+        str | None, Field(pattern=r"^\d+$", description="Version to decide on; empty: the one in Staging.")
+    ] = None,
+    decision: Annotated[Literal["promote", "reject"], Field(description="What to do with it.")] = "promote",
+    actor: Annotated[str, Field(min_length=1, description="Who decides.")] = "a person",
+    override: Annotated[
+        bool, Field(description="Promote although the gate did not pass it, or although it was rolled back before.")
+    ] = False,
+    dry_run: Annotated[bool, Field(description="Show what would happen and change nothing.")] = True,
+    as_of: Annotated[datetime | None, Field(description="The moment to put down, with its zone; empty: now.")] = None,
+) -> Report:
+    """Promote a version on a person's word, or take it out of Staging.
+
+    It must load and answer in a fresh process. One that the gate did not pass, or that was rolled back before, needs
+    `override`.
+    """
+    case = open_case(load(policy), actor=actor, now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+    with case.ledger:
+
+        async def run(case: Case) -> Report:
+            return await _decide(case, version, decision, reason, override=override)
+
+        return await published(await answered_for(case, "promote", run))  # type: ignore[return-value]
+
+
+async def _decide(case: Case, version: str | None, decision: str, reason: str, *, override: bool) -> Report:
+    standing = await reconciled(case)
+    chosen = version or standing.staged
+    if chosen is None:
+        raise ValueError(f"{case.model} has no version in Staging; name the version to {decision}")
+    if decision == "reject":
+        transition = await step(promotion.reject)(case, standing, chosen, reason)
+        return concluded(
+            case,
+            "promote",
+            "rejected",
+            f"version {chosen} rejected by {case.actor}: {reason}",
+            candidate=chosen,
+            transition=transition,
+        )
+    advance = await step(promotion.by_hand)(case, standing, chosen, reason, override=override)
+    return concluded(
+        case,
+        "promote",
+        advance.decision,
+        advance.reason,
+        verdicts=advance.verdicts,
+        candidate=chosen,
+        transition=advance.transition,
+    )
+
+
+if __name__ == "__main__":
+    from flows.command import run
+
+    run(promote)

@@ -1,0 +1,129 @@
+"""Observe, decide, train, gate, shadow, and move to Production what has earned it.
+
+Requires: the policy's data source, a ledger and MLflow (`BACKSTOP_HOME`, or `BACKSTOP_LEDGER`, `BACKSTOP_REQUESTS` and
+`MLFLOW_TRACKING_URI`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from prefect import flow
+from pydantic import Field
+from tasks.data import NothingNew
+
+from flows.steps import answered_for, concluded, flow_run_id, published, reconciled, step
+from tasks import candidate as candidates
+from tasks import evidence, promotion
+from tasks.case import Case, check_plugins, open_case
+from tasks.decide import gate, triggers
+from tasks.plugins import custom_metric
+from tasks.policy_file import load
+from tasks.records import Report, Standing, Verdict
+from tasks.signals import observe
+
+_WOULD = {"promote": "promoted", "reject": "shadow-rejected", "wait": "waiting"}
+"""What a dry run reports for each verdict of the shadow."""
+
+
+@flow(name="retrain", flow_run_name="retrain {policy}")
+async def retrain(
+    policy: Annotated[str, Field(description="A policy file or a model name.")],
+    *,
+    force: Annotated[bool, Field(description="Retrain whatever the triggers say; needs a reason.")] = False,
+    reason: Annotated[str, Field(max_length=500, description="Why, when it is forced. It is kept.")] = "",
+    urgency: Annotated[
+        Literal["low", "medium", "high", "critical"], Field(description="Of a forced retraining.")
+    ] = "high",
+    dry_run: Annotated[bool, Field(description="Show what would happen: no run, no version, no row.")] = False,
+    as_of: Annotated[datetime | None, Field(description="Judge as of this moment, with its zone; empty: now.")] = None,
+) -> Report:
+    """Retrain when the policy's triggers say so, and promote only what passes the gate and the shadow.
+
+    A candidate that still waits for its shadow is judged again before anything new is trained.
+    """
+    loaded = load(policy)
+    if force and len(reason.strip()) < 3:
+        raise ValueError(f"force needs a reason that is kept; got {reason!r}. Say who wants it and why")
+    check_plugins(loaded)
+    case = open_case(loaded, actor="flows.retrain", now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+    with case.ledger:
+
+        async def run(case: Case) -> Report:
+            return await _retrain(case, reason.strip() if force else None, urgency)
+
+        return await published(await answered_for(case, "retrain", run))  # type: ignore[return-value]
+
+
+async def _retrain(case: Case, event: str | None, urgency: str) -> Report:
+    standing = await reconciled(case)
+    if standing.staged is not None and event is None:
+        return await _judge_again(case, standing)
+    observed = await step(observe)(case, standing, event=event, urgency=urgency)  # type: ignore[arg-type]
+    why = triggers.decide(observed.signals, case.policy.triggers)
+    case.note(why)
+    if why.decision == "keep":
+        return concluded(case, "retrain", "kept", why.reason, verdicts=(why,))
+    try:
+        parts = await step(candidates.divide)(case, observed.dataset, observed.signals.profile)
+    except NothingNew as nothing:
+        return concluded(case, "retrain", "kept", f"{why.reason} Not retrained: {nothing}", verdicts=(why,))
+    with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
+        made = await step(candidates.make)(case, parts, why, Path(scratch))
+        judged = await step(_gate)(case, standing, made)
+        return await _follow(case, standing, made, (why, judged))
+
+
+def _gate(case: Case, standing: Standing, made: candidates.Made) -> Verdict:
+    rules = case.policy.gate
+    named = {rule.metric for rule in (rules.performance, rules.regression) if rule is not None}
+    custom = {metric: function for metric in named if (function := custom_metric(metric)) is not None}
+    verdict = gate.judge(evidence.for_gate(case, standing, made), rules, problem=case.policy.problem, custom=custom)
+    version = made.candidate.version if made.candidate else None
+    case.note(verdict, version=version, span=made.profile.holdout)
+    return verdict
+
+
+async def _follow(case: Case, standing: Standing, made: candidates.Made, verdicts: tuple[Verdict, ...]) -> Report:
+    """What the gate's verdict leads to."""
+    judged = verdicts[-1]
+    version = made.candidate.version if made.candidate else None
+    if judged.decision != "pass":
+        decision = {"fail": "gate-failed"}.get(judged.decision, "gate-inconclusive")
+        if version is not None:
+            await step(promotion.refuse)(case, standing, version, judged)
+        return concluded(case, "retrain", decision, judged.reason, verdicts=verdicts, candidate=version)
+    if version is None:
+        compared = await step(promotion.compare)(case, standing, made.fitted.model, made.profile)
+        line = f"the candidate would be staged; shadow says {compared.decision}: {compared.reason}"
+        return concluded(case, "retrain", _WOULD[compared.decision], line, verdicts=(*verdicts, compared))
+    staged = await step(promotion.stage)(case, standing, version, judged)
+    return await _advance(case, staged, verdicts)
+
+
+async def _judge_again(case: Case, standing: Standing) -> Report:
+    """A candidate from an earlier run still waits; it goes on from there, on its own trail."""
+    return await _advance(case.on_trail(standing.staged_trail), standing, ())
+
+
+async def _advance(case: Case, standing: Standing, verdicts: tuple[Verdict, ...]) -> Report:
+    """From Staging to Production, as far as the evidence carries."""
+    step_taken = await step(promotion.advance)(case, standing)
+    return concluded(
+        case,
+        "retrain",
+        step_taken.decision,
+        step_taken.reason,
+        verdicts=verdicts + step_taken.verdicts,
+        candidate=standing.staged,
+        transition=step_taken.transition,
+    )
+
+
+if __name__ == "__main__":
+    from flows.command import run
+
+    run(retrain)

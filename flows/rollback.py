@@ -1,0 +1,66 @@
+"""Back to the last version known good, on a person's word; trains nothing.
+
+Requires: a ledger, and MLflow with the version to go back to.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from flows.steps import answered_for, concluded, flow_run_id, published, reconciled, step
+from tasks.case import Case, open_case
+from tasks.policy_file import load
+from tasks.records import Report
+from tasks.rollback import roll_back
+
+
+@flow(name="rollback", flow_run_name="rollback {policy}")
+async def rollback(
+    policy: Annotated[str, Field(description="A policy file or a model name.")],
+    *,
+    reason: Annotated[str, Field(min_length=3, description="Why the present version has to go. It is kept.")],
+    to: Annotated[
+        str | None, Field(pattern=r"^\d+$", description="Version to go back to; empty: the newest known good.")
+    ] = None,
+    actor: Annotated[str, Field(description="Who asks for it.")] = "a person",
+    dry_run: Annotated[bool, Field(description="Show what would happen and change nothing.")] = True,
+    as_of: Annotated[datetime | None, Field(description="The moment to put down, with its zone; empty: now.")] = None,
+) -> Report:
+    """Take the present Production version out of service and put the last version known good back.
+
+    The version that goes is quarantined: only a person can promote it again. Where no version is eligible, Production
+    stays and the report says why.
+    """
+    case = open_case(load(policy), actor=actor, now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+    with case.ledger:
+
+        async def run(case: Case) -> Report:
+            return await _back(case, reason, to)
+
+        return await published(await answered_for(case, "rollback", run))  # type: ignore[return-value]
+
+
+async def _back(case: Case, reason: str, to: str | None) -> Report:
+    standing = await reconciled(case)
+    outcome = await step(roll_back)(case, standing, reason=reason, to=to, automatic=False)
+    decision = "held" if outcome.target is None else "rolled-back"
+    case.tell(f"{case.model}: {decision.replace('-', ' ')}", f"{outcome.reason}\ntrail {case.trail}")
+    return concluded(
+        case,
+        "rollback",
+        decision,
+        outcome.reason,
+        candidate=outcome.target,
+        transition=outcome.transition,
+        verdicts=(outcome.verdict,),
+    )
+
+
+if __name__ == "__main__":
+    from flows.command import run
+
+    run(rollback)

@@ -1,0 +1,142 @@
+"""How flows call the steps, as tasks beside the event loop, and how they end, in a state that says what happened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+from prefect import task
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.context import get_run_context
+from prefect.exceptions import MissingContextError
+from prefect.states import Completed, State
+from tasks.data import DataError
+
+from tasks import report as reports
+from tasks.case import Case, mistake
+from tasks.records import Finding, Report, Standing, Transition, Verdict
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+STATES = {
+    "kept": "Kept",
+    "first-promoted": "Promoted",
+    "promoted": "Promoted",
+    "gate-failed": "GateFailed",
+    "gate-inconclusive": "GateInconclusive",
+    "shadow-rejected": "ShadowRejected",
+    "rejected": "Rejected",
+    "waiting": "Waiting",
+    "rolled-back": "RolledBack",
+    "healthy": "Healthy",
+    "unhealthy": "Unhealthy",
+    "watching": "Watching",
+    "held": "Held",
+    "failed": "Failed",
+}
+"""Names of the final states, by decision."""
+
+
+def step(function: Callable[P, R], *, name: str | None = None) -> Callable[P, Awaitable[R]]:
+    """A plain function as a Prefect task that runs in a thread.
+
+    In a thread, so that hours of fitting do not silence the flow's heartbeat. Without caching: Prefect would hash the
+    inputs, and those are data and models.
+    """
+
+    @task(name=name or function.__name__.replace("_", " "), cache_policy=NO_CACHE, persist_result=False)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    return run
+
+
+def flow_run_id() -> str | None:
+    """Of the flow run that this is called in, or None outside of one."""
+    try:
+        return str(get_run_context().flow_run.id)  # type: ignore[union-attr]
+    except (MissingContextError, AttributeError):
+        return None
+
+
+async def reconciled(case: Case) -> Standing:
+    """What the ledger says, after whatever an earlier run left undone is completed or given up.
+
+    A registry that was changed by hand is put right, or taken as the new truth, as the policy says. A dry run only
+    looks.
+    """
+    if not case.dry_run:
+        for finding in await step(reconcile)(case):
+            case.tell(f"{case.model}: registry", finding.reason)
+    return case.standing()
+
+
+def reconcile(case: Case) -> tuple[Finding, ...]:
+    """Bring ledger and registry together; what was found is kept in the ledger."""
+    found = case.registry().reconcile(
+        case.ledger, case.model, external=case.policy.external, at=case.now, trail=case.trail
+    )
+    if found:
+        reason = "; ".join(finding.reason for finding in found)
+        case.note(Verdict(judge="data", decision="reconciled", reason=reason, findings=found))
+    return found
+
+
+def concluded(
+    case: Case,
+    flow: str,
+    decision: str,
+    line: str,
+    *,
+    verdicts: tuple[Verdict, ...] = (),
+    candidate: str | None = None,
+    transition: Transition | None = None,
+) -> Report:
+    """The report of one case, with what is in Production now."""
+    return Report(
+        model=case.model,
+        flow=flow,
+        decision=decision,
+        line=("dry run, nothing changed: " if case.dry_run else "") + line,
+        at=case.now,
+        trail=case.trail,
+        production=case.standing().production,
+        candidate=candidate,
+        verdicts=verdicts,
+        transition=transition,
+        dry_run=case.dry_run,
+    )
+
+
+async def leave_report(report: Report) -> None:
+    """Leave the report where people look."""
+    key = f"{report.flow}-{report.model}".lower().replace("_", "-")
+    await acreate_markdown_artifact(reports.markdown(report), key=key, description=report.line)
+
+
+async def published(report: Report) -> State[Report]:
+    """Leave the report where people look, and end in a state that is named after the decision."""
+    await leave_report(report)
+    return Completed(name=STATES[report.decision], message=report.line, data=report)
+
+
+async def answered_for(case: Case, flow: str, run: Callable[[Case], Awaitable[Report]]) -> Report:
+    """Run one case; what goes wrong is put into the ledger and told to a person before it is raised again.
+
+    Raises:
+        Exception: Whatever ``run`` raised.
+    """
+    try:
+        return await run(case)
+    except Exception as error:
+        problems = error.problems if isinstance(error, DataError) else (f"{type(error).__name__}: {error}",)
+        verdict = mistake(problems, name="data" if isinstance(error, DataError) else flow)
+        case.note(verdict)
+        case.tell(
+            f"{case.model}: {flow} failed, Production unchanged",
+            "\n".join((*problems, f"trail {case.trail}, {case.now:%Y-%m-%d %H:%M} UTC")),
+        )
+        raise

@@ -1,0 +1,94 @@
+"""One tick of the health watch: read the evidence, roll back or not.
+
+Requires: a ledger and a request log (`BACKSTOP_HOME`, or `BACKSTOP_LEDGER` and `BACKSTOP_REQUESTS`); MLflow only when
+something has to move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated
+
+from prefect import flow
+from prefect.states import Completed, State
+from pydantic import Field
+
+from flows.steps import STATES, answered_for, concluded, flow_run_id, leave_report, reconciled, step
+from tasks import watch as watching
+from tasks.case import Case, open_case
+from tasks.policy_file import load_many
+from tasks.records import Report
+
+
+class WatchFailed(RuntimeError):
+    """The tick failed for some models; the others were looked at.
+
+    Attributes:
+        reports: Of all models, the failed ones with their error.
+    """
+
+    def __init__(self, reports: list[Report]) -> None:
+        self.reports = reports
+        failed = [report for report in reports if report.error]
+        told = "; ".join(f"{report.model}: {report.error}" for report in failed)
+        super().__init__(f"{len(failed)} of {len(reports)} models failed: {told}")
+
+
+@flow(name="watch", flow_run_name="watch {policy}")
+async def watch(
+    policy: Annotated[str, Field(description="A policy file, a model name, a folder, a glob, or several with commas.")],
+    *,
+    dry_run: Annotated[bool, Field(description="Show what would happen and change nothing.")] = False,
+    as_of: Annotated[datetime | None, Field(description="Judge as of this moment, with its zone; empty: now.")] = None,
+) -> list[Report]:
+    """Look at the version that serves, and roll it back when the evidence says that it is unhealthy.
+
+    One run looks at many models; what fails for one is reported at the end and does not stop the others.
+    """
+    reports: list[Report] = []
+    for loaded in load_many(policy):
+        case = open_case(loaded, actor="flows.watch", now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+        with case.ledger:
+            try:
+                reports.append(await answered_for(case, "watch", _tick))
+            except Exception as error:  # noqa: BLE001  one model's failure never stops the others
+                reports.append(_failed(case, error))
+    return _ended(reports)  # type: ignore[return-value]
+
+
+async def _tick(case: Case) -> Report:
+    standing = case.standing()
+    if standing.pending is not None:  # only then is MLflow needed
+        standing = await reconciled(case)
+    promoted = case.ledger.serving_at(case.model, case.now)
+    case = case.on_trail(promoted.trail if promoted else None)
+    seen = await step(watching.tick)(case, standing)
+    report = concluded(case, "watch", seen.decision, seen.reason, verdicts=seen.verdicts, transition=seen.transition)
+    if seen.news:
+        await leave_report(report)
+    return report
+
+
+def _failed(case: Case, error: Exception) -> Report:
+    return replace(concluded(case, "watch", "failed", str(error)), error=f"{type(error).__name__}: {error}")
+
+
+def _ended(reports: list[Report]) -> State[list[Report]]:
+    """The run's final state, named after the most serious thing that happened.
+
+    Raises:
+        WatchFailed: When any model's tick failed.
+    """
+    if any(report.error for report in reports):
+        raise WatchFailed(reports)
+    serious = ("rolled-back", "held", "watching", "healthy")
+    worst = min((report.decision for report in reports), key=serious.index)
+    message = "; ".join(f"{report.model}: {report.line}" for report in reports if report.decision == worst)
+    return Completed(name=STATES[worst], message=message, data=reports)
+
+
+if __name__ == "__main__":
+    from flows.command import run
+
+    run(watch)

@@ -1,0 +1,105 @@
+"""Candidate: from rows to a model that is fitted, scored, logged and ready to be judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks import training
+from tasks.case import Case
+from tasks.data import Dataset, Split, split, validate
+from tasks.decide.metrics import Unmeasurable, measure
+from tasks.plugins import custom_metric
+from tasks.records import Candidate, Measurement, Profile, Scores, Standing, Verdict
+from tasks.scoring import classes_of, score
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A fitted model with everything that judging it needs.
+
+    Attributes:
+        fitted: The model.
+        split: Rows it was fitted on, and rows it is judged on.
+        scores: Its answers on the holdout.
+        profile: What later decisions compare with.
+        folder: Of the artifact that would be deployed.
+        candidate: As it is registered; None in a dry run.
+    """
+
+    fitted: training.Fitted
+    split: Split
+    scores: Scores
+    profile: Profile
+    folder: Path
+    candidate: Candidate | None
+
+
+def divide(case: Case, dataset: Dataset, production: Profile | None) -> Split:
+    """Check the rows, and set the newest apart as the holdout.
+
+    Raises:
+        DataError: Lists every problem of the data.
+        NothingNew: When too few rows are newer than what Production was trained on.
+    """
+    validate(dataset, case.policy)
+    return split(dataset, case.policy, trained_until=production.trained.end if production else None)
+
+
+def make(case: Case, parts: Split, why: Verdict, scratch: Path) -> Made:
+    """Fit, score and, unless this is a dry run, log and register.
+
+    Args:
+        case: Whose model.
+        parts: Rows to fit and to judge on.
+        why: The triggers' verdict.
+        scratch: Folder for the artifact of a dry run.
+
+    Raises:
+        TrainingError: When the estimator or trainer raises, or predicts what is no prediction.
+    """
+    policy = case.policy
+    fitted = training.fit(policy, parts.train, search=_searches(case, why))
+    scores = score(fitted.model, parts.holdout, classes=classes_of(fitted.model, parts.holdout, policy))
+    measured = measurements(case, scores)
+    profile = training.profile_of(policy, parts, scores, measured, case.now)
+    if case.dry_run:
+        return Made(fitted, parts, scores, profile, training.save(policy, fitted, parts, scratch / "model"), None)
+    candidate = training.log(
+        policy,
+        fitted,
+        parts,
+        profile=profile,
+        verdict=why,
+        trail=case.trail,
+        stores=case.stores,
+        flow_run_id=case.flow_run_id,
+    )
+    case.ledger.describe(candidate)
+    folder = case.registry().fetch(case.ledger, case.model, candidate.version)
+    return Made(fitted, parts, scores, profile, folder, candidate)
+
+
+def _searches(case: Case, why: Verdict) -> bool:
+    search = case.policy.training.search
+    if search is None or search.when == "never":
+        return False
+    return search.when == "always" or any(finding.name == "drift" for finding in why.having("breach"))
+
+
+def measurements(case: Case, scores: Scores) -> tuple[Measurement, ...]:
+    """Every metric that the policy names and those that people expect to see; what cannot be had is left out."""
+    policy = case.policy
+    usual = ("r2", "rmse", "mae") if policy.problem == "regression" else ("accuracy", "f1_weighted", "log_loss")
+    named = [
+        rule.metric
+        for rule in (policy.triggers.performance, policy.gate.performance, policy.gate.regression)
+        if rule is not None
+    ]
+    found: list[Measurement] = []
+    for metric in dict.fromkeys((*named, *usual)):
+        try:
+            found.append(measure(metric, scores, custom=custom_metric(metric)))
+        except Unmeasurable:
+            continue  # the check that asks for it says so in its own finding
+    return tuple(found)

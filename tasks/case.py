@@ -1,0 +1,182 @@
+"""Case: what one run of a flow holds for one model, from its first line to its last.
+
+Opening a case reads the policy, checks everything in it that points elsewhere, and opens the ledger. Nothing is
+changed by that.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from tasks import notify
+from tasks.ledger import Ledger
+from tasks.plugins import PluginError, custom_metric, resolve
+from tasks.policy import Policy, as_utc
+from tasks.records import Finding, Span, Standing, Verdict
+from tasks.stores import Stores
+
+if TYPE_CHECKING:
+    from tasks.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One model's policy, stores and moment.
+
+    Attributes:
+        policy: Of the model.
+        stores: Where things are kept.
+        ledger: Open; closed by whoever opened the case.
+        now: The moment that the decision is made for.
+        actor: Person or flow on whose word things happen.
+        trail: The id that ties everything that follows together.
+        flow_run_id: Prefect's, where there is one.
+        dry_run: Nothing may be changed.
+    """
+
+    policy: Policy
+    stores: Stores
+    ledger: Ledger
+    now: datetime
+    actor: str
+    trail: str
+    flow_run_id: str | None = None
+    dry_run: bool = False
+
+    @property
+    def model(self) -> str:
+        """Registered name."""
+        return self.policy.model
+
+    def standing(self) -> Standing:
+        """What the ledger says now."""
+        return self.ledger.standing(self.model)
+
+    def registry(self) -> Registry:
+        """The door to MLflow, opened on first use: importing it costs seconds."""
+        from tasks.registry import Registry  # noqa: PLC0415  the quiet path must not import MLflow
+
+        return Registry(self.stores)
+
+    def on_trail(self, trail: str | None) -> Case:
+        """The same case on an older trail; unchanged when there is none."""
+        return replace(self, trail=trail) if trail else self
+
+    def note(self, verdict: Verdict, *, version: str | None = None, span: Span | None = None) -> None:
+        """Put a verdict into the ledger, unless this is a dry run."""
+        if not self.dry_run:
+            self.ledger.record(
+                self.model,
+                verdict,
+                trail=self.trail,
+                at=self.now,
+                flow_run_id=self.flow_run_id,
+                version=version,
+                span=span,
+            )
+
+    def state(self, version: str, fact: str, reason: str) -> None:
+        """Put a fact about a version into the ledger, unless this is a dry run."""
+        if not self.dry_run:
+            self.ledger.state_fact(
+                self.model, version, fact, at=self.now, reason=reason, actor=self.actor, trail=self.trail
+            )
+
+    def tell(self, title: str, body: str) -> None:
+        """Notify; a sink that fails is recorded and stops nothing. A dry run tells nobody."""
+        if self.dry_run or not self.policy.notify:
+            return
+        for delivery in notify.send(self.policy.notify, title=title, body=body):
+            self.ledger.note_notification(
+                self.model,
+                trail=self.trail,
+                at=self.now,
+                sink=delivery.sink,
+                title=title,
+                ok=delivery.ok,
+                error=delivery.error,
+            )
+
+
+def open_case(
+    policy: Policy,
+    *,
+    actor: str,
+    now: datetime | None = None,
+    stores: Stores | None = None,
+    flow_run_id: str | None = None,
+    dry_run: bool = False,
+) -> Case:
+    """Open a case for one policy.
+
+    Args:
+        policy: Loaded and validated.
+        actor: See :class:`Case`.
+        now: Aware; empty: this moment.
+        stores: Empty: as the environment says.
+        flow_run_id: See :class:`Case`.
+        dry_run: See :class:`Case`.
+
+    Raises:
+        ValueError: When ``now`` has no time zone.
+    """
+    where = stores or Stores.from_environment()
+    moment = as_utc(now) if now is not None else None
+    # A past that is played again takes effect in the past; otherwise the ledger reads the clock when it is written.
+    ledger = Ledger.open(where.ledger) if moment is None else Ledger.open(where.ledger, clock=lambda: moment)
+    return Case(
+        policy=policy,
+        stores=where,
+        ledger=ledger,
+        now=moment or datetime.now(UTC),
+        actor=actor,
+        trail=uuid.uuid4().hex[:12],
+        flow_run_id=flow_run_id,
+        dry_run=dry_run,
+    )
+
+
+def check_plugins(policy: Policy) -> None:
+    """See that everything that the policy names by import path or metric name is there, before the first effect.
+
+    Raises:
+        PluginError: With one line per problem.
+    """
+    training, gate = policy.training, policy.gate
+    asked: list[tuple[str, str, tuple[str, ...]]] = []
+    if training.estimator:
+        asked.append(("training.estimator", training.estimator, tuple(training.params)))
+    if training.trainer:
+        asked.append(("training.trainer", training.trainer, tuple(training.params)))
+    asked += [("gate.checks", path, ()) for path in gate.checks]
+    problems: list[str] = []
+    for place, path, accepts in asked:
+        try:
+            resolve(path, place=place, accepts=accepts)
+        except PluginError as error:
+            problems.append(str(error))
+    rules = {"triggers.performance": policy.triggers.performance, "gate.performance": gate.performance}
+    for place, rule in (rules | {"gate.regression": gate.regression}).items():
+        try:
+            custom_metric(rule.metric) if rule else None
+        except PluginError as error:
+            problems.append(f"{place}.metric: {error}")
+    if problems:
+        raise PluginError("\n".join(problems))
+
+
+def mistake(problems: Sequence[str], *, name: str) -> Verdict:
+    """What the ledger keeps of a run that could not begin: one finding per problem.
+
+    Args:
+        problems: One sentence each.
+        name: Where they lie: ``data``, ``training``.
+    """
+    findings = tuple(Finding(name=name, outcome="breach", reason=problem) for problem in problems)
+    return Verdict(
+        judge="data", decision="failed", reason=f"{len(findings)} problem(s): {problems[0]}", findings=findings
+    )

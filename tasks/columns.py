@@ -1,0 +1,144 @@
+"""Columns: whatever a source holds becomes one of two kinds, numbers (float64) or text (object of str and None)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+Kind = Literal["number", "category"]
+
+NULL_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "<na>", "-", "?"})
+"""Words that stand for a missing number. In a column of words they may be words (NA is Namibia)."""
+
+_EXACT = 2**53
+"""Largest whole number up to which float64 holds every one of them."""
+
+
+def tidy(frame: pd.DataFrame, *, text: Collection[str] = (), parse: bool = True) -> pd.DataFrame:
+    """A copy in which every column is float64 or an object column of str and None.
+
+    Blank strings are nulls. Booleans are 1 and 0, moments are days since 1970. A column without any value is a number
+    column of NaN.
+
+    Args:
+        frame: As the source gave it.
+        text: Columns that stay text although they look like numbers.
+        parse: Whether a text column whose values all read as numbers becomes one.
+    """
+    made = {str(name): _tidy(frame[name], as_text=name in text, parse=parse) for name in frame.columns}
+    return pd.DataFrame(made, index=pd.RangeIndex(len(frame)))
+
+
+def kind_of(values: pd.Series[Any]) -> Kind:
+    """Of a tidy column."""
+    return "number" if values.dtype == np.float64 else "category"
+
+
+def text_of(value: Any) -> str | None:
+    """A label or a code as text, the same whether it came as 1, 1.0 or ``"1"``; None for a null."""
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, float | np.floating):
+        if math.isnan(value):
+            return None
+        return str(int(value)) if float(value).is_integer() else repr(float(value))
+    if isinstance(value, np.generic):
+        value = value.item()
+    return str(value)
+
+
+def _tidy(values: pd.Series[Any], *, as_text: bool, parse: bool) -> pd.Series[Any]:
+    values = values.reset_index(drop=True)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(object)
+    if as_text:
+        return _coded(values)
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        return _days(values)
+    if pd.api.types.is_timedelta64_dtype(values.dtype):
+        return _floats(values.dt.total_seconds())
+    if pd.api.types.is_numeric_dtype(values.dtype):  # booleans are numeric to pandas
+        return _coded(values) if _too_large(values) else _floats(values)
+    return _from_objects(values, parse=parse)
+
+
+def _floats(values: pd.Series[Any]) -> pd.Series[Any]:
+    return pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def _days(values: pd.Series[Any]) -> pd.Series[Any]:
+    zone = values.dt.tz is not None
+    origin = pd.Timestamp(0, tz="UTC") if zone else pd.Timestamp(0)
+    return ((values - origin) / pd.Timedelta(days=1)).astype(np.float64)
+
+
+def _too_large(values: pd.Series[Any]) -> bool:
+    """Whole numbers that float64 would round: identifiers, not amounts."""
+    if not pd.api.types.is_integer_dtype(values.dtype) or not values.notna().any():
+        return False
+    return max(abs(int(values.min())), abs(int(values.max()))) > _EXACT
+
+
+def _coded(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Text of codes. A column of 1.0, 2.0 is one of 1, 2 into which nulls once came."""
+    levels = pd.unique(values.astype(object))
+    texts = [text_of(level) for level in levels]
+    texts = [text if text is not None and text.strip() else None for text in texts]
+    if all(text is None or _is_whole_float(text) for text in texts):
+        texts = [None if text is None else text[:-2] for text in texts]
+    codes = pd.Series(pd.factorize(values.astype(object), use_na_sentinel=False)[0])
+    return _objects(np.array(texts, dtype=object)[codes.to_numpy()] if len(values) else np.array([], dtype=object))
+
+
+def _is_whole_float(text: str) -> bool:
+    return text.endswith(".0") and text[:-2].lstrip("-").isdigit()
+
+
+def _from_objects(values: pd.Series[Any], *, parse: bool) -> pd.Series[Any]:
+    """A column of str, or of anything mixed: looked at by its levels, of which there are fewer than rows."""
+    codes, levels = pd.factorize(values.astype(object))
+    known = [_level(level) for level in levels]
+    if all(level is None or not isinstance(level, str) for level in known):
+        numbers = [math.nan if level is None else float(level) for level in known]
+        return pd.Series(_spread(codes, np.array(numbers, dtype=np.float64), math.nan))
+    if parse and (parsed := _numbers(known)) is not None:
+        return pd.Series(_spread(codes, parsed, math.nan))
+    return _objects(_spread(codes, np.array([text_of(level) for level in known], dtype=object), None))
+
+
+def _level(value: Any) -> Any:
+    """None for a blank, a number for a number or bool, text for anything else."""
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if isinstance(value, bool | int | float | np.number | np.bool_):
+        return value
+    if hasattr(value, "as_integer_ratio"):  # Decimal and Fraction
+        return float(value)
+    return str(value)
+
+
+def _numbers(levels: list[Any]) -> np.ndarray[Any, Any] | None:
+    """The levels as numbers, or None when one of them is a word."""
+    words = [None if isinstance(level, str) and level.strip().lower() in NULL_WORDS else level for level in levels]
+    if all(word is None for word in words):
+        return None if any(level is not None for level in levels) else np.full(len(levels), math.nan)
+    parsed = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
+    missing = np.array([word is None for word in words], dtype=bool)
+    return parsed if not np.isnan(parsed[~missing]).any() else None
+
+
+def _spread(codes: np.ndarray[Any, Any], levels: np.ndarray[Any, Any], null: Any) -> np.ndarray[Any, Any]:
+    """Levels by row; code -1 is a null."""
+    padded = np.empty(len(levels) + 1, dtype=levels.dtype)
+    padded[: len(levels)] = levels
+    padded[-1] = null
+    found: np.ndarray[Any, Any] = padded[codes]
+    return found
+
+
+def _objects(values: np.ndarray[Any, Any]) -> pd.Series[Any]:
+    return pd.Series(values, dtype=object)

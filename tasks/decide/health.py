@@ -1,0 +1,224 @@
+"""Health: is the version that serves worse than the policy tolerates?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from tasks.decide import phrase
+from tasks.decide.intervals import Floats, clopper_pearson
+from tasks.decide.sequential import mixed, replay, smallest_visible
+from tasks.policy import Health, Problem
+from tasks.records import Finding, HealthEvidence, Look, Outcome, Verdict
+
+_SLOW = 0.05  # of the requests may be slower than a p95
+
+
+@dataclass(frozen=True, slots=True)
+class _Metric:
+    """One thing that the watch counts.
+
+    Attributes:
+        name: As in the policy.
+        tolerated: Share of bad outcomes that is tolerated.
+        bad: Bad outcomes per look.
+        words: What a bad outcome is.
+        log_e: Log of its e-process, shape (looks,).
+    """
+
+    name: str
+    tolerated: float
+    bad: Floats
+    words: str
+    log_e: Floats
+
+
+def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, planned_looks: int) -> Verdict:
+    """Healthy, unhealthy or unknown, from all looks since the start of the watch.
+
+    Each enabled metric has an e-process against its limit; the alarm is their mean at 1/``false_rollback``, at this
+    look or any before it, so that looking every minute costs nothing. Answers without a label count as right: labels
+    of wrong answers tend to come first. Before the planned looks are over nothing is healthy, and afterwards only with
+    ``min_requests`` requests; what the watch could not have seen is part of the reason.
+
+    Args:
+        evidence: What was counted.
+        rules: The policy's section ``health``.
+        problem: Accuracy is unused in regression.
+        planned_looks: Looks of the whole watch.
+
+    Raises:
+        ValueError: For less than one planned look.
+    """
+    if planned_looks < 1:
+        raise ValueError(f"{planned_looks} looks are planned; a watch has at least one")
+    traffic = _traffic(evidence, rules)
+    if evidence.unavailable is not None or _contradiction(evidence.looks):
+        return _unknown(traffic.reason, (traffic,))
+    metrics = _metrics(evidence.looks, rules, problem, planned_looks)
+    if not metrics:
+        return _unknown("no health metric is enabled in the policy", (traffic,))
+    if not evidence.looks:
+        return _unknown(f"watching, 0 of {planned_looks} looks", (traffic,))
+    combined = mixed([metric.log_e for metric in metrics])
+    peak = int(np.argmax(combined))
+    threshold = -math.log(rules.false_rollback)
+    if combined[peak] >= threshold:
+        return _unhealthy(evidence, metrics, traffic, (peak, float(combined[peak]), threshold))
+    return _quiet(evidence, rules, metrics, traffic, planned_looks)
+
+
+def _unknown(reason: str, findings: tuple[Finding, ...]) -> Verdict:
+    return Verdict(judge="health", decision="unknown", reason=phrase.one_line(reason), findings=findings)
+
+
+def _metrics(looks: tuple[Look, ...], rules: Health, problem: Problem | str, planned: int) -> list[_Metric]:
+    limits: list[tuple[str, float, Callable[[Look], int], str]] = []
+    if rules.error_rate is not None:
+        limits.append(("error_rate", rules.error_rate, lambda look: look.errors, "failed"))
+    if rules.latency_p95 is not None:
+        slower = f"took more than {phrase.period(rules.latency_p95)}"
+        limits.append(("latency_p95", _SLOW, lambda look: look.slow, slower))
+    if rules.accuracy is not None and problem != "regression":
+        limits.append(("accuracy", 1 - rules.accuracy, lambda look: look.wrong, "were answered wrongly"))
+    total = np.array([look.requests for look in looks], dtype=np.float64)
+    metrics = []
+    for name, tolerated, count, words in limits:
+        bad = np.array([count(look) for look in looks], dtype=np.float64)
+        metrics.append(_Metric(name, tolerated, bad, words, replay(bad, total, tolerated, planned)))
+    return metrics
+
+
+def _contradiction(looks: tuple[Look, ...]) -> str:
+    for look in looks:
+        counts = (look.requests, look.errors, look.slow, look.labelled, look.wrong)
+        if not all(math.isfinite(one) and one >= 0 for one in counts):
+            return f"a count of the look at {look.start:%H:%M} is negative, NaN or infinite"
+        if max(look.errors, look.slow, look.labelled) > look.requests or look.wrong > look.labelled:
+            return f"the counts of the look at {look.start:%H:%M} contradict each other"
+    return ""
+
+
+def _traffic(evidence: HealthEvidence, rules: Health) -> Finding:
+    """Is there evidence at all, and since when not? Silence beyond the deadline asks for a person."""
+    broken = _contradiction(evidence.looks)
+    served = 0 if broken else sum(look.requests for look in evidence.looks)
+    since = evidence.last_request or evidence.started
+    silent = max(evidence.now - since, timedelta(0))
+    overdue = silent > rules.silence
+    outcome: Outcome = "ok" if served >= rules.min_requests else "unknown"
+    reason = f"{phrase.count(served)} requests since {_clock(evidence.started)}"
+    if evidence.unavailable is not None:
+        outcome, reason = "unknown", f"health could not be read: {phrase.one_line(evidence.unavailable)}"
+    elif broken:
+        outcome, reason = "unknown", f"health cannot be judged: {broken}"
+    elif served < rules.min_requests:
+        reason += f", {phrase.count(rules.min_requests)} are needed"
+    if evidence.unavailable is not None or broken or overdue or not served:
+        reason += f"; no evidence since {_clock(since)} ({phrase.period(silent)})"
+    if overdue:
+        outcome, reason = "unknown", f"{reason}, longer than {phrase.period(rules.silence)}: a person should look"
+    return Finding(
+        name="traffic",
+        outcome=outcome,
+        reason=reason,
+        value=float(served),
+        threshold=float(rules.min_requests),
+        n=int(served),
+        evidence={"page": overdue, "since": since.isoformat(), "silent_seconds": silent.total_seconds()},
+    )
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _unhealthy(
+    evidence: HealthEvidence, metrics: list[_Metric], traffic: Finding, alarm: tuple[int, float, float]
+) -> Verdict:
+    peak, log_e, threshold = alarm
+    carrier = max(metrics, key=lambda metric: float(metric.log_e[peak]))
+    findings = [traffic]
+    for metric in metrics:
+        carries = metric is carrier or float(metric.log_e.max()) >= threshold
+        outcome: Outcome = "breach" if carries else "unknown"
+        said = _counted(metric, evidence)
+        verdict = f", shown to be more than the {phrase.percent(metric.tolerated)} tolerated"
+        reason = said + (verdict if carries else "; another metric raised the alarm")
+        findings.append(_finding(metric, evidence, outcome, reason))
+    when = evidence.looks[peak].start
+    reason = "; ".join(finding.reason for finding in findings if finding.outcome == "breach")
+    reason += f" (evidence {phrase.number(math.exp(min(log_e, 700)))} against {phrase.number(math.exp(threshold))} "
+    reason += f"needed, in the look at {_clock(when)})"
+    return Verdict(judge="health", decision="unhealthy", reason=phrase.one_line(reason), findings=tuple(findings))
+
+
+def _quiet(evidence: HealthEvidence, rules: Health, metrics: list[_Metric], traffic: Finding, planned: int) -> Verdict:
+    done = len(evidence.looks)
+    complete = done >= planned
+    trusted = complete and traffic.outcome == "ok"
+    findings = [traffic]
+    for metric in metrics:
+        said = f"{_counted(metric, evidence)}; {_visible(metric, evidence, rules, len(metrics))}"
+        labelled = sum(look.labelled for look in evidence.looks)
+        enough = trusted and (metric.name != "accuracy" or labelled >= rules.min_requests)
+        findings.append(_finding(metric, evidence, "ok" if enough else "unknown", said))
+    told = "; ".join(finding.reason for finding in findings[1:])
+    if trusted:
+        reason = f"no alarm in {done} looks: {told}"
+        return Verdict(judge="health", decision="healthy", reason=phrase.one_line(reason), findings=tuple(findings))
+    stage = f"watching, {done} of {planned} looks" if not complete else f"no alarm in {done} looks, but too little seen"
+    return _unknown(f"{stage}: {traffic.reason}; {told}", tuple(findings))
+
+
+def _visible(metric: _Metric, evidence: HealthEvidence, rules: Health, metrics: int) -> str:
+    """What "no alarm" is worth: the alarm is a mean, so one metric alone must carry all of it."""
+    total = sum(look.requests for look in evidence.looks)
+    needed = math.log(metrics / rules.false_rollback)
+    rate = smallest_visible(total, metric.tolerated, needed)
+    if metric.name == "accuracy":
+        labelled = sum(look.labelled for look in evidence.looks)
+        # Answers without a label count as right, so they hide as much of the damage as they are.
+        hidden = rate is None or not labelled or rate * total > labelled
+        if hidden:
+            return f"with {phrase.count(labelled)} labels not even all wrong answers would have shown"
+        return f"an accuracy below {phrase.percent(1 - (rate or 0.0) * total / labelled)} would have shown"
+    if rate is None:
+        return "so few requests would not have shown even all of them failing the limit"
+    return f"above {phrase.percent(rate)} would have shown"
+
+
+def _counted(metric: _Metric, evidence: HealthEvidence) -> str:
+    bad, total = int(metric.bad.sum()), sum(look.requests for look in evidence.looks)
+    if metric.name == "accuracy":
+        labelled = sum(look.labelled for look in evidence.looks)
+        of = f"{phrase.count(labelled)} labelled ({phrase.count(total)} in all)"
+    else:
+        of = phrase.count(total)
+    return f"{metric.name}: {phrase.count(bad)} of {of} requests {metric.words}"
+
+
+def _finding(metric: _Metric, evidence: HealthEvidence, outcome: Outcome, reason: str) -> Finding:
+    bad, total = int(metric.bad.sum()), int(sum(look.requests for look in evidence.looks))
+    interval = clopper_pearson(bad, total, 0.95) if total else None
+    rate = bad / total if total else None
+    turned = metric.name == "accuracy"  # the policy states the share of right answers, the watch counts wrong ones
+    return Finding(
+        name=metric.name,
+        outcome=outcome,
+        reason=reason,
+        value=1 - rate if turned and rate is not None else rate,
+        threshold=1 - metric.tolerated if turned else metric.tolerated,
+        interval=(1 - interval[1], 1 - interval[0]) if turned and interval else interval,
+        n=total,
+        evidence={
+            "bad": bad,
+            "log_e": float(metric.log_e[-1]),
+            "log_e_peak": float(metric.log_e.max()),
+            "looks": len(evidence.looks),
+        },
+    )

@@ -1,0 +1,305 @@
+"""Metrics as a value and the influence of each row on it.
+
+The influence function psi of a metric says how its value moves with the weight of one row. Its mean is zero and
+``sd(psi) / sqrt(n)`` is the standard error (Hampel 1974); of two models on the same rows, that of their difference is
+``sd(psi_c - psi_p) / sqrt(n)``. One pass over the rows replaces a bootstrap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.decide.intervals import Floats
+from tasks.records import Scores
+
+Codes = NDArray[np.intp]
+Average = Literal["plain", "macro", "weighted"]
+
+
+class Unmeasurable(ValueError):  # noqa: N818 - read aloud, "raises Unmeasurable" is what it says
+    """A metric has no value on these rows; its text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """A metric on n rows.
+
+    Attributes:
+        value: In the metric's own unit.
+        psi: shape (n,), influence of each row, mean zero.
+        reach: How far one row that turns from right to wrong moves the value, times n. Zero where errors are
+            gradual. It keeps a sample without errors from claiming that there are none.
+    """
+
+    value: float
+    psi: Floats
+    reach: float = 0.0
+
+
+def midranks(values: Floats) -> Floats:
+    """Ranks 1..n; equal values share the mean of theirs. Shape (n,)."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    sizes = np.diff(np.r_[starts, values.size])
+    ranks = np.empty(values.size)
+    ranks[order] = np.repeat(starts + (sizes + 1) / 2, sizes)
+    return ranks
+
+
+def checked(scores: Scores) -> Scores:
+    """The same scores as clean arrays.
+
+    Raises:
+        Unmeasurable: For no rows, NaN or infinity anywhere, or arrays that do not belong together.
+    """
+    truth, prediction = _finite(scores.truth, "the labels"), _finite(scores.prediction, "the predictions")
+    if truth.ndim != 1 or truth.size == 0:
+        raise Unmeasurable("there are no labelled rows to measure on")
+    if prediction.shape != truth.shape:
+        raise Unmeasurable(f"{prediction.shape[0]} predictions do not belong to {truth.size} labels")
+    probability = None if scores.probability is None else _finite(scores.probability, "the probabilities")
+    if probability is not None and (probability.ndim != 2 or probability.shape[0] != truth.size):
+        raise Unmeasurable(f"probabilities of shape {probability.shape} do not belong to {truth.size} labels")
+    if probability is not None and scores.classes and probability.shape[1] != len(scores.classes):
+        raise Unmeasurable(f"{probability.shape[1]} columns of probabilities for {len(scores.classes)} classes")
+    return Scores(truth=truth, prediction=prediction, probability=probability, classes=scores.classes)
+
+
+def _finite(values: NDArray[np.generic], what: str) -> Floats:
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise Unmeasurable(f"{what} are no numbers") from None
+    broken = int(numbers.size - np.count_nonzero(np.isfinite(numbers)))
+    if broken:
+        raise Unmeasurable(f"{broken:,} of {numbers.size:,} values of {what} are NaN or infinite")
+    return numbers
+
+
+def _codes(scores: Scores) -> tuple[Codes, Codes, int]:
+    """Labels and predictions as class codes, and the number of classes."""
+    truth, prediction = scores.truth.astype(np.intp), scores.prediction.astype(np.intp)
+    if np.any(truth != scores.truth) or np.any(prediction != scores.prediction):
+        raise Unmeasurable("labels and predictions must be class codes 0, 1, 2 ...; these hold fractions")
+    if min(truth.min(), prediction.min()) < 0:
+        raise Unmeasurable("a class code is negative; codes are 0, 1, 2 ...")
+    highest = int(max(truth.max(), prediction.max())) + 1
+    if scores.classes and highest > len(scores.classes):
+        raise Unmeasurable(f"class code {highest - 1} is not among the {len(scores.classes)} classes")
+    return truth, prediction, max(highest, len(scores.classes), 2)
+
+
+def accuracy(scores: Scores) -> Influence:
+    """Share of right answers."""
+    truth, prediction, _ = _codes(scores)
+    right = (truth == prediction).astype(np.float64)
+    value = float(right.mean())
+    return Influence(value, right - value, reach=1.0)
+
+
+def recall_family(scores: Scores, average: Average) -> Influence:
+    """Recall per class; ``macro`` over the classes that have rows is balanced accuracy.
+
+    psi = w_t (1{p = t} - R_t) / P(t), the influence function of a ratio of means.
+    """
+    truth, prediction, classes = _codes(scores)
+    share = np.bincount(truth, minlength=classes) / truth.size
+    weights = _weights(average, classes, share > 0)
+    if not weights @ share:
+        raise Unmeasurable("recall is undefined: no row has the positive class")
+    right = (truth == prediction).astype(np.float64)
+    recall = _ratio(np.bincount(truth, weights=right, minlength=classes) / truth.size, share)
+    psi = _ratio(weights, share)[truth] * (right - recall[truth])
+    return Influence(float(weights @ recall), psi, reach=float(np.linalg.norm(_ratio(weights, share))))
+
+
+def balanced_accuracy(scores: Scores) -> Influence:
+    """Mean recall over the classes that the labels hold."""
+    return recall_family(scores, "macro")
+
+
+def recall(scores: Scores) -> Influence:
+    """Of the positive class; the mean over all classes, labelled or predicted, in multiclass."""
+    truth, prediction, classes = _codes(scores)
+    if classes == 2:
+        return recall_family(scores, "plain")
+    # A class that is predicted but never right counts as recall 0, as in scikit-learn.
+    mean = recall_family(scores, "macro")
+    held, seen = np.unique(truth).size, np.union1d(truth, prediction).size
+    return Influence(mean.value * held / seen, mean.psi * held / seen, mean.reach * held / seen)
+
+
+def precision(scores: Scores) -> Influence:
+    """Of the positive class; the mean over all classes, labelled or predicted, in multiclass.
+
+    psi = w_p (1{p = t} - P_p) / P(predicted p).
+    """
+    truth, prediction, classes = _codes(scores)
+    share = np.bincount(prediction, minlength=classes) / truth.size
+    present = (np.bincount(truth, minlength=classes) > 0) | (share > 0)
+    weights = _weights("plain" if classes == 2 else "macro", classes, present)
+    if not weights @ share:
+        raise Unmeasurable("precision is undefined: the positive class is never predicted")
+    right = (truth == prediction).astype(np.float64)
+    hit = _ratio(np.bincount(prediction, weights=right, minlength=classes) / truth.size, share)
+    psi = _ratio(weights, share)[prediction] * (right - hit[prediction])
+    return Influence(float(weights @ hit), psi, reach=float(np.linalg.norm(_ratio(weights, share))))
+
+
+def f1_family(scores: Scores, average: Average) -> Influence:
+    """F1 per class, of the positive class, or averaged.
+
+    Per class psi = (2 tp - F (2 tp + fp + fn)) / mean(2 tp + fp + fn) (the delta method on the confusion counts;
+    Takahashi et al. 2022, section 3). Weighted F1 adds what the row does to the weights.
+    """
+    truth, prediction, classes = _codes(scores)
+    n = truth.size
+    share = np.bincount(truth, minlength=classes) / n
+    spread = share + np.bincount(prediction, minlength=classes) / n
+    right = (truth == prediction).astype(np.float64)
+    score = _ratio(2 * np.bincount(truth, weights=right, minlength=classes) / n, spread)
+    weights = share if average == "weighted" else _weights(average, classes, spread > 0)
+    if not weights @ spread:
+        raise Unmeasurable("F1 is undefined: the positive class is neither labelled nor predicted")
+    value = float(weights @ score)
+    per_row = _ratio(weights, spread)
+    psi = 2 * right * per_row[truth] - (per_row * score)[truth] - (per_row * score)[prediction]
+    if average == "weighted":
+        psi += score[truth] - value
+    return Influence(value, psi, reach=float(np.linalg.norm(per_row * (2 - score))))
+
+
+def f1(scores: Scores) -> Influence:
+    """Of the positive class; macro in multiclass."""
+    return f1_family(scores, "plain" if _codes(scores)[2] == 2 else "macro")
+
+
+def f1_macro(scores: Scores) -> Influence:
+    """Mean over the classes that are labelled or predicted."""
+    return f1_family(scores, "macro")
+
+
+def f1_weighted(scores: Scores) -> Influence:
+    """Mean over the classes, weighted by their labels."""
+    return f1_family(scores, "weighted")
+
+
+def _weights(average: Average, classes: int, present: NDArray[np.bool_]) -> Floats:
+    weights: Floats = np.zeros(classes)
+    weights[present] = 1 / np.count_nonzero(present)
+    return np.eye(1, classes, 1)[0] if average == "plain" else weights
+
+
+def _ratio(top: Floats, bottom: Floats) -> Floats:
+    """Element by element; 0 where there is nothing to divide by (a class that does not occur)."""
+    return np.divide(top, bottom, out=np.zeros(np.shape(bottom)), where=bottom > 0)
+
+
+def roc_auc(scores: Scores) -> Influence:
+    """Area under the ROC curve by placements, ties counted half (DeLong, DeLong and Clarke-Pearson 1988).
+
+    Multiclass: the mean of one class against the rest.
+    """
+    truth, _, classes = _codes(scores)
+    probability = _probability(scores)
+    parts = [_auc(truth == code, probability[:, code]) for code in (range(classes) if classes > 2 else (1,))]
+    psi: Floats = np.mean([part.psi for part in parts], axis=0)
+    return Influence(float(np.mean([p.value for p in parts])), psi, reach=float(np.mean([p.reach for p in parts])))
+
+
+def _auc(positive: NDArray[np.bool_], score: Floats) -> Influence:
+    n, hits = positive.size, int(np.count_nonzero(positive))
+    if hits in {0, n}:
+        raise Unmeasurable(f"roc_auc is undefined: the {n:,} rows hold one class only")
+    ranks = midranks(score)
+    placement = np.empty(n)
+    placement[positive] = (ranks[positive] - midranks(score[positive])) / (n - hits)
+    placement[~positive] = 1 - (ranks[~positive] - midranks(score[~positive])) / hits
+    value = float(placement[positive].mean())
+    # One row of each class that ends up amid the other class.
+    reach = 0.5 * float(np.hypot(n / hits, n / (n - hits)))
+    return Influence(value, (placement - value) * np.where(positive, n / hits, n / (n - hits)), reach)
+
+
+def log_loss(scores: Scores) -> Influence:
+    """Mean of -ln(probability of the label), clipped as scikit-learn does."""
+    truth, _, _ = _codes(scores)
+    probability = _probability(scores)
+    tiny = float(np.finfo(np.float64).eps)
+    return _mean(-np.log(np.clip(probability[np.arange(truth.size), truth], tiny, 1 - tiny)))
+
+
+def brier(scores: Scores) -> Influence:
+    """Mean squared distance of the probabilities from the label (Brier 1950); half of it in binary, as is usual."""
+    truth, _, classes = _codes(scores)
+    probability = _probability(scores)
+    if classes == 2:
+        return _mean((probability[:, 1] - (truth == 1)) ** 2)
+    return _mean(((probability - np.eye(probability.shape[1])[truth]) ** 2).sum(axis=1))
+
+
+def _probability(scores: Scores) -> Floats:
+    if scores.probability is None:
+        raise Unmeasurable(
+            "the model gives no probabilities; use a metric of its answers (accuracy, f1) or a model with predict_proba"
+        )
+    if scores.probability.shape[1] <= int(scores.truth.max()):
+        raise Unmeasurable(f"no probabilities for class code {int(scores.truth.max())}")
+    return np.asarray(scores.probability, dtype=np.float64)
+
+
+def r2(scores: Scores) -> Influence:
+    """Coefficient of determination; psi = ((1 - R)(y - mean y)^2 - e^2) / var(y)."""
+    around = (scores.truth - scores.truth.mean()) ** 2
+    variance = float(around.mean())
+    if not variance:
+        raise Unmeasurable(f"r2 is undefined: all {around.size:,} labels are equal")
+    squared = (scores.truth - scores.prediction) ** 2
+    value = 1 - float(squared.mean()) / variance
+    return Influence(value, ((1 - value) * around - squared) / variance)
+
+
+def rmse(scores: Scores) -> Influence:
+    """Root of the mean squared error; psi = (e^2 - mse) / (2 rmse)."""
+    squared = (scores.truth - scores.prediction) ** 2
+    value = float(np.sqrt(squared.mean()))
+    return Influence(value, (squared - value**2) / (2 * value) if value else np.zeros(squared.size))
+
+
+def mae(scores: Scores) -> Influence:
+    """Mean absolute error."""
+    return _mean(np.abs(scores.truth - scores.prediction))
+
+
+def _mean(values: Floats) -> Influence:
+    value = float(values.mean())
+    return Influence(value, values - value)
+
+
+FAMILIES: dict[str, Callable[[Scores], Influence]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "f1": f1,
+    "f1_macro": f1_macro,
+    "f1_weighted": f1_weighted,
+    "precision": precision,
+    "recall": recall,
+    "roc_auc": roc_auc,
+    "log_loss": log_loss,
+    "brier": brier,
+    "r2": r2,
+    "rmse": rmse,
+    "mae": mae,
+}
+LOSSES = frozenset({"log_loss", "brier", "rmse", "mae"})
+"""Metrics of which less is better."""
+UNIT = frozenset({"accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted", "precision", "recall", "roc_auc"})
+"""Metrics that live in 0..1."""
+COUNTED = UNIT - {"roc_auc"}
+"""Metrics in which a row is either right or wrong."""

@@ -1,0 +1,93 @@
+"""Bounds for what a sample can tell. Every bound is one-sided at ``confidence``: each side errs that rarely."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtr, betaincinv, ndtri, stdtrit
+
+Floats = NDArray[np.float64]
+
+
+def normal_quantile(confidence: float) -> float:
+    """The z such that a standard normal is below it with this probability."""
+    return float(ndtri(confidence))
+
+
+def t_quantile(confidence: float, degrees: int) -> float:
+    """The same of Student's t."""
+    return float(stdtrit(degrees, confidence))
+
+
+def clopper_pearson(hits: int, n: int, confidence: float) -> tuple[float, float]:
+    """Exact bounds of a share (Clopper and Pearson 1934); they never claim more than the sample shows.
+
+    Raises:
+        ValueError: For no observations.
+    """
+    if n <= 0 or not 0 <= hits <= n:
+        raise ValueError(f"{hits} of {n} is no share; count at least one observation")
+    low = 0.0 if hits == 0 else float(betaincinv(hits, n - hits + 1, 1 - confidence))
+    high = 1.0 if hits == n else float(betaincinv(hits + 1, n - hits, confidence))
+    return low, high
+
+
+def bonett_price(gains: int, losses: int, n: int, confidence: float) -> tuple[float, float]:
+    """Bounds of the difference of two paired shares (Bonett and Price 2012, adjusted Wald).
+
+    Args:
+        gains: Pairs in which only the first is true.
+        losses: Pairs in which only the second is.
+        n: All pairs.
+        confidence: One-sided.
+    """
+    first, second = (gains + 1) / (n + 2), (losses + 1) / (n + 2)
+    width = normal_quantile(confidence) * math.sqrt((first + second - (first - second) ** 2) / (n + 2))
+    return max(-1.0, first - second - width), min(1.0, first - second + width)
+
+
+def newcombe(hits: int, n: int, base_hits: int, base_n: int, confidence: float) -> tuple[float, float]:
+    """Bounds of the difference of two independent shares, ``hits/n - base_hits/base_n`` (Newcombe 1998, method 10)."""
+    share, base = hits / n, base_hits / base_n
+    low, high = _wilson(hits, n, confidence)
+    base_low, base_high = _wilson(base_hits, base_n, confidence)
+    below = math.hypot(share - low, base_high - base)
+    above = math.hypot(high - share, base - base_low)
+    return share - base - below, share - base + above
+
+
+def quantile_bounds(sample: Floats, level: float, confidence: float) -> tuple[float | None, float | None]:
+    """Distribution-free bounds of a quantile by order statistics (Conover 1999, section 3.2).
+
+    Args:
+        sample: shape (n,), in any order.
+        level: Of the quantile, 0.99 for a p99.
+        confidence: One-sided.
+
+    Returns:
+        Lower and upper bound; None on a side where the sample is too small to have one.
+    """
+    ordered = np.sort(sample)
+    n = ordered.size
+    # at_most[k] is P(at most k of the n values lie below the quantile).
+    at_most = bdtr(np.arange(n + 1), n, level)
+    upper = np.flatnonzero(at_most[:n] >= confidence)
+    lower = np.flatnonzero(1 - at_most[:n] >= confidence)
+    low = float(ordered[int(lower[-1])]) if lower.size else None
+    high = float(ordered[int(upper[0])]) if upper.size else None
+    return low, high
+
+
+def least_sample(level: float, confidence: float) -> int:
+    """Observations below which no upper bound of this quantile exists."""
+    return math.ceil(math.log(1 - confidence) / math.log(level))
+
+
+def _wilson(hits: int, n: int, confidence: float) -> tuple[float, float]:
+    z = normal_quantile(confidence)
+    share = hits / n
+    centre = share + z * z / (2 * n)
+    width = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - width) / (1 + z * z / n)), min(1.0, (centre + width) / (1 + z * z / n))

@@ -1,0 +1,193 @@
+"""Shadow: both models on the same requests, compared per request, with an answer that may be asked for every day."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.decide import phrase
+from tasks.decide.intervals import Floats, clopper_pearson
+from tasks.decide.sequential import at_once
+from tasks.policy import Shadow
+from tasks.records import Finding, Outcome, ShadowEvidence, Verdict
+
+FAILURES = 0.01
+"""Share of requests that a challenger may fail on; a model that cannot answer is not made good by accuracy."""
+_BETS = np.geomspace(0.05, 0.8, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two questions.
+
+    Attributes:
+        log_e: Log of the e-value; the answer is yes at ``ln(1/alpha)``.
+        growth: Expected gain of it per further labelled request, of the best bet; 0 or less: it leads nowhere.
+    """
+
+    log_e: float
+    growth: float
+
+
+def side(wins: int, losses: int, ties: int, bound: float) -> Side:
+    """Evidence that the mean of d in {-1, 0, +1} is above ``bound``.
+
+    Each bet multiplies by ``1 + lambda (d - bound)`` (Waudby-Smith and Ramdas 2024, arXiv 2010.09686, section 4), the
+    e-value is their mean. It depends on the counts only, so on no order.
+
+    Args:
+        wins: d = +1.
+        losses: d = -1.
+        ties: d = 0.
+        bound: Above -1.
+    """
+    rates = _BETS / (1 + bound)
+    steps = np.stack([np.log1p(rates * (1 - bound)), np.log1p(-rates * (1 + bound)), np.log1p(-rates * bound)])
+    counts = np.array([wins, losses, ties], dtype=np.float64)
+    log_e = float(np.logaddexp.reduce(counts @ steps) - math.log(len(rates)))
+    # One of each in advance: an outcome that has not been seen yet is not impossible.
+    expected: Floats = ((counts + 1) / (counts.sum() + 3)) @ steps
+    return Side(log_e, float(expected.max()))
+
+
+def judge(evidence: ShadowEvidence, rules: Shadow) -> Verdict:
+    """Promote, reject or wait.
+
+    Promote when the challenger is shown to lose at most ``tolerate`` per labelled request, reject when it is shown
+    to be worse or to fail on more than 1 % of the requests; each is wrong at most as often as ``false_promotion``,
+    however often it is asked. A challenger that is worse by less than what is tolerated is promoted.
+    """
+    if problem := _contradiction(evidence):
+        broken = Finding(name="comparison", outcome="unknown", reason=f"the counts contradict each other: {problem}")
+        return Verdict(judge="shadow", decision="wait", reason=broken.reason, findings=(broken,))
+    findings = (_comparison(evidence, rules), _agreement(evidence), _failures(evidence, rules))
+    comparison, _, failures = findings
+    if "breach" in {comparison.outcome, failures.outcome}:
+        decision, decisive = "reject", [f for f in (comparison, failures) if f.outcome == "breach"]
+    elif comparison.outcome == failures.outcome == "ok":
+        decision, decisive = "promote", [comparison, failures]
+    else:
+        decision, decisive = "wait", [f for f in (comparison, failures) if f.outcome == "unknown"]
+    reason = "; ".join(finding.reason for finding in decisive)
+    return Verdict(judge="shadow", decision=decision, reason=reason, findings=findings)
+
+
+def _contradiction(evidence: ShadowEvidence) -> str:
+    counts = {
+        name: getattr(evidence, name) for name in ("wins", "losses", "ties", "requests", "agreements", "failures")
+    }
+    broken = [f"{name} = {value}" for name, value in counts.items() if not (math.isfinite(value) and value >= 0)]
+    if broken:
+        return ", ".join(broken)
+    labelled = evidence.wins + evidence.losses + evidence.ties
+    if labelled > evidence.requests:
+        return f"{labelled} labelled among {evidence.requests} requests"
+    if evidence.agreements > evidence.requests:
+        return f"{evidence.agreements} agreements among {evidence.requests} requests"
+    return ""
+
+
+def _comparison(evidence: ShadowEvidence, rules: Shadow) -> Finding:
+    wins, losses, ties = evidence.wins, evidence.losses, evidence.ties
+    labelled = wins + losses + ties
+    enough = -math.log(rules.false_promotion)
+    up, down = side(wins, losses, ties, -rules.tolerate), side(losses, wins, ties, 0.0)
+    value = (wins - losses) / labelled if labelled else None
+    outcome, reason = _answer(evidence, rules, up, down)
+    return Finding(
+        name="comparison",
+        outcome=outcome,
+        reason=reason,
+        value=value,
+        threshold=-rules.tolerate,
+        margin=rules.tolerate,
+        interval=_interval(wins, losses, labelled, rules.false_promotion) if labelled else None,
+        n=labelled,
+        evidence={
+            "wins": wins,
+            "losses": losses,
+            "ties": ties,
+            "log_e_not_worse": up.log_e,
+            "log_e_worse": down.log_e,
+            "log_e_needed": enough,
+        },
+    )
+
+
+def _answer(evidence: ShadowEvidence, rules: Shadow, up: Side, down: Side) -> tuple[Outcome, str]:
+    wins, losses = evidence.wins, evidence.losses
+    labelled = wins + losses + evidence.ties
+    enough = -math.log(rules.false_promotion)
+    if not evidence.requests and not evidence.failures:
+        return "unknown", (
+            f"no requests were recorded between {evidence.span.start:%Y-%m-%d %H:%M} and "
+            f"{evidence.span.end:%Y-%m-%d %H:%M} UTC; record what Production answers in the request log "
+            "(the gateway does), or write `shadow: off` in the policy"
+        )
+    score = (
+        f"only the challenger was right on {phrase.count(wins)}, only the champion on {phrase.count(losses)} "
+        f"of {phrase.count(labelled)} labelled requests"
+    )
+    if up.log_e >= enough:
+        return "ok", f"{score}: it loses at most {phrase.percent(rules.tolerate)}"
+    if down.log_e >= enough:
+        return "breach", f"{score}: it is worse"
+    if not labelled:
+        score = f"none of {phrase.count(evidence.requests)} requests has a label yet"
+    return "unknown", f"{score}; too little to tell, {_still_needed(up, down, enough)}"
+
+
+def _still_needed(up: Side, down: Side, enough: float) -> str:
+    """A range, because a forecast from few labels is rough."""
+    waits = [(enough - one.log_e) / one.growth for one in (up, down) if one.growth > 1e-9]
+    if not waits or min(waits) > 1e7:
+        return "and no number of further labels is in sight that would"
+    return f"about {phrase.about(min(waits) / 2)} to {phrase.about(2 * min(waits))} more labels are needed"
+
+
+def _interval(wins: int, losses: int, labelled: int, alpha: float) -> tuple[float, float]:
+    """For the eye: exact bounds of the two shares, half of alpha each; the decision rests on the e-values."""
+    won, lost = (clopper_pearson(hits, labelled, 1 - alpha / 2) for hits in (wins, losses))
+    return won[0] - lost[1], won[1] - lost[0]
+
+
+def _agreement(evidence: ShadowEvidence) -> Finding:
+    if not evidence.requests:
+        return Finding(name="agreement", outcome="unknown", reason="no request was answered by both models", n=0)
+    rate = evidence.agreements / evidence.requests
+    return Finding(
+        name="agreement",
+        outcome="exempt",
+        reason=f"both gave the same answer to {phrase.percent(rate)} of {phrase.count(evidence.requests)} requests "
+        "(reported; the policy sets no limit)",
+        value=rate,
+        interval=clopper_pearson(evidence.agreements, evidence.requests, 0.95),
+        n=evidence.requests,
+    )
+
+
+def _failures(evidence: ShadowEvidence, rules: Shadow) -> Finding:
+    failed, total = evidence.failures, evidence.requests + evidence.failures
+    if not total:
+        return Finding(name="failures", outcome="unknown", reason="no request was replayed", threshold=FAILURES, n=0)
+    rate = failed / total
+    said = f"the challenger failed on {phrase.count(failed)} of {phrase.count(total)} requests"
+    outcome: Outcome
+    shown = at_once(failed, total, FAILURES) >= -math.log(rules.false_promotion)
+    if shown:
+        outcome, reason = "breach", f"{said}: more than {phrase.percent(FAILURES)}"
+    elif rate <= FAILURES:
+        outcome, reason = "ok", f"{said}, {phrase.percent(FAILURES)} is tolerated"
+    else:
+        outcome, reason = "unknown", f"{said}, too few to tell whether it is more than {phrase.percent(FAILURES)}"
+    return Finding(
+        name="failures",
+        outcome=outcome,
+        reason=reason,
+        value=rate,
+        threshold=FAILURES,
+        interval=clopper_pearson(failed, total, 1 - rules.false_promotion),
+        n=total,
+    )

@@ -1,0 +1,237 @@
+"""Triggers: is it time to retrain?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, timedelta
+
+from tasks.decide import decay, drift, phrase
+from tasks.decide.influence import Unmeasurable
+from tasks.expression import parse
+from tasks.policy import DriftTrigger, PerformanceTrigger, PredictionTrigger, Triggers
+from tasks.records import Finding, Outcome, Profile, Signals, Urgency, Verdict
+
+_URGENCIES: tuple[Urgency, ...] = ("low", "medium", "high", "critical")
+_READ_AS = {
+    "age": ("age", "profile"),
+    "drift": ("drift", "recent"),
+    "performance": ("performance",),
+    "prediction": ("prediction", "recent_prediction"),
+    "volume": ("volume", "labelled_since"),
+    "upstream": ("upstream", "schema"),
+}
+
+
+def decide(signals: Signals, rules: Triggers) -> Verdict:
+    """Retrain or keep.
+
+    An event or a missing Production version retrains whatever else holds. Otherwise the enabled triggers are combined
+    as ``rules.retrain_when`` says: ``any``, ``all`` of the enabled ones, or an expression. An unknown trigger never
+    tips the decision, and the reason names it.
+    """
+    if signals.profile is None and signals.production is None:
+        first = Finding(
+            name="first_model",
+            outcome="breach",
+            reason="there is no Production version yet: first model",
+            urgency="medium",
+        )
+        return _verdict((*_event(signals), first), fires=True)
+    findings = tuple(_judged(name, signals, rules) for name in rules.enabled)
+    event = _event(signals)
+    return _verdict((*event, *findings), fires=bool(event) or _holds(findings, rules), rule=rules.retrain_when)
+
+
+def _holds(findings: tuple[Finding, ...], rules: Triggers) -> bool:
+    if not findings:
+        return False
+    joined = {"any": " or ", "all": " and "}.get(rules.retrain_when)
+    text = rules.retrain_when if joined is None else joined.join(rules.enabled)
+    meaning: dict[Outcome, bool | None] = {"breach": True, "ok": False, "exempt": False, "unknown": None}
+    return parse(text).holds({finding.name: meaning[finding.outcome] for finding in findings}) is True
+
+
+def _verdict(findings: tuple[Finding, ...], *, fires: bool, rule: str = "any") -> Verdict:
+    fired = [finding for finding in findings if finding.outcome == "breach"]
+    calm = [finding for finding in findings if finding.outcome in {"ok", "exempt"}]
+    unknown = [finding for finding in findings if finding.outcome == "unknown"]
+    parts = [f"{finding.name}: {finding.reason}" for finding in fired]
+    if not fires and fired:
+        parts = [f"fired, but `{rule}` needs more: {', '.join(parts)}"]
+    if calm:
+        parts.append(_calm(calm, in_full=not fires))
+    if unknown:
+        parts.append("unknown: " + ", ".join(f"{finding.name} ({finding.reason})" for finding in unknown))
+    if not findings:
+        parts = ["no trigger is enabled in the policy"]
+    urgencies = [finding.urgency for finding in fired if finding.urgency is not None]
+    return Verdict(
+        judge="triggers",
+        decision="retrain" if fires else "keep",
+        reason=phrase.one_line(f"Retrain model: {'true' if fires else 'false'} — {'; '.join(parts)}"),
+        findings=findings,
+        urgency=max(urgencies, key=_URGENCIES.index) if fires and urgencies else None,
+    )
+
+
+def _calm(findings: list[Finding], *, in_full: bool) -> str:
+    if in_full:
+        return "looked at " + ", ".join(f"{finding.name} ({finding.reason})" for finding in findings)
+    return "not fired: " + ", ".join(finding.name for finding in findings)
+
+
+def _event(signals: Signals) -> tuple[Finding, ...]:
+    if signals.event is None:
+        return ()
+    reason = phrase.one_line(signals.event) or "asked for without a reason"
+    return (Finding(name="event", outcome="breach", reason=reason, urgency=signals.event_urgency),)
+
+
+def _judged(name: str, signals: Signals, rules: Triggers) -> Finding:
+    judges: dict[str, Callable[[], Finding]] = {
+        "age": lambda: _age(signals, rules.age or timedelta.max),
+        "drift": lambda: _drift(signals, rules.drift or DriftTrigger()),
+        "performance": lambda: _performance(signals, rules.performance or PerformanceTrigger()),
+        "prediction": lambda: _prediction(signals, rules.prediction or PredictionTrigger()),
+        "volume": lambda: _volume(signals, rules.volume or 0),
+        "upstream": lambda: _upstream(signals),
+    }
+    missing = [signals.unavailable[key] for key in _READ_AS[name] if key in signals.unavailable]
+    if missing:
+        return Finding(name=name, outcome="unknown", reason=phrase.one_line("; ".join(missing)))
+    try:
+        return judges[name]()
+    except Unmeasurable as reason:
+        return Finding(name=name, outcome="unknown", reason=phrase.one_line(str(reason)))
+
+
+def _profile(signals: Signals) -> Profile:
+    if signals.profile is None:
+        raise Unmeasurable(f"the reference profile of version {signals.production} could not be read")
+    return signals.profile
+
+
+def _age(signals: Signals, limit: timedelta) -> Finding:
+    trained = _profile(signals).trained_at
+    if trained.tzinfo is None or signals.now.tzinfo is None:
+        raise Unmeasurable(f"trained at {trained} and now {signals.now}: a moment without a time zone is a guess")
+    age = signals.now - trained
+    if age < timedelta(0):
+        raise Unmeasurable(f"it was trained at {trained.astimezone(UTC):%Y-%m-%d %H:%M}, which is in the future")
+    old = age >= limit
+    return Finding(
+        name="age",
+        outcome="breach" if old else "ok",
+        reason=f"trained {phrase.period(age)} ago, {'which reaches' if old else 'under'} the limit of "
+        f"{phrase.period(limit)}",
+        value=age / timedelta(days=1),
+        threshold=limit / timedelta(days=1),
+        urgency="low" if old else None,
+        evidence={"unit": "days", "trained_at": trained.isoformat()},
+    )
+
+
+def _drift(signals: Signals, rules: DriftTrigger) -> Finding:
+    reference = _profile(signals).columns
+    if signals.recent is None:
+        raise Unmeasurable("no recent inputs were read")
+    if not reference:
+        raise Unmeasurable("the reference profile has no columns")
+    columns = drift.judge_columns(reference, signals.recent, rules)
+    drifted = [column for column in columns if column.outcome == "breach"]
+    unknown = [column for column in columns if column.outcome == "unknown"]
+    total, limit = len(columns), rules.share_of_features
+    share = len(drifted) / total
+    outcome: Outcome = "ok"
+    if share > limit:
+        outcome = "breach"
+    elif len(unknown) == total or (len(drifted) + len(unknown)) / total > limit:
+        outcome = "unknown"
+    return Finding(
+        name="drift",
+        outcome=outcome,
+        reason=_drift_sentence(drifted, unknown, total, rules),
+        value=share,
+        threshold=limit,
+        n=max((column.n or 0 for column in columns), default=0),
+        urgency=None if outcome != "breach" else "high" if share >= min(1.0, 2 * limit) else "medium",
+        evidence={
+            "features": [column.name for column in drifted],
+            "unknown_features": [column.name for column in unknown],
+            "columns": [
+                {"name": c.name, "outcome": c.outcome, "psi": c.value, "reason": c.reason, **c.evidence}
+                for c in columns
+            ],
+        },
+    )
+
+
+def _drift_sentence(drifted: list[Finding], unknown: list[Finding], total: int, rules: DriftTrigger) -> str:
+    share = phrase.number(len(drifted) / total)
+    said = f"{len(drifted)} of {total} features drifted ({share}, limit {phrase.number(rules.share_of_features)})"
+    if drifted:
+        said += f": {phrase.listing([column.name for column in drifted])}"
+    if unknown:
+        said += f"; {len(unknown)} could not be judged, such as {unknown[0].reason}"
+    return said
+
+
+def _performance(signals: Signals, rules: PerformanceTrigger) -> Finding:
+    current = signals.performance
+    if current is None:
+        raise Unmeasurable("no recent labelled rows were scored")
+    if rules.metric and current.metric != rules.metric:
+        raise Unmeasurable(f"the policy asks for {rules.metric}, but {current.metric} was measured")
+    baseline = None if signals.profile is None else signals.profile.metric(current.metric)
+    return decay.judge(current, baseline, rules)
+
+
+def _prediction(signals: Signals, rules: PredictionTrigger) -> Finding:
+    reference = _profile(signals).prediction
+    if reference is None:
+        raise Unmeasurable("the reference profile holds no answers to compare with")
+    if signals.recent_prediction is None:
+        raise Unmeasurable("no recent answers were read")
+    return drift.judge_prediction(reference, signals.recent_prediction, rules)
+
+
+def _volume(signals: Signals, limit: int) -> Finding:
+    rows = signals.labelled_since
+    if rows is None or rows < 0:
+        raise Unmeasurable(f"the number of new labelled rows is {rows}; it could not be counted")
+    enough = rows >= limit
+    return Finding(
+        name="volume",
+        outcome="breach" if enough else "ok",
+        reason=f"{phrase.count(rows)} new labelled rows, {'which reach' if enough else 'under'} the limit of "
+        f"{phrase.count(limit)}",
+        value=float(rows),
+        threshold=float(limit),
+        n=int(rows),
+        urgency="low" if enough else None,
+    )
+
+
+def _upstream(signals: Signals) -> Finding:
+    was, now = _profile(signals).source_version, signals.source_version
+    problems = [phrase.one_line(problem) for problem in signals.schema]
+    if was is not None and now is not None and was != now:
+        problems.append(f"the feature source changed from version {was} to {now}")
+    if problems:
+        outcome: Outcome = "breach"
+        reason = "; ".join(problems)
+    elif was is not None and now is None:
+        raise Unmeasurable(f"the feature source was version {was} at training; its version now is not known")
+    elif signals.recent is None and (was is None or now is None):
+        raise Unmeasurable("no recent inputs were read, so their shape is not known")
+    else:
+        outcome, reason = "ok", "columns, types and source version are as at training"
+    return Finding(
+        name="upstream",
+        outcome=outcome,
+        reason=reason,
+        value=float(len(problems)),
+        threshold=0.0,
+        urgency="medium" if problems else None,
+        evidence={"problems": problems, "source_version": now, "source_version_at_training": was},
+    )

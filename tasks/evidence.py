@@ -1,0 +1,149 @@
+"""Evidence: what the gate and the shadow judge, measured before anything is judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from tasks import artifact
+from tasks.candidate import Made
+from tasks.case import Case
+from tasks.data import Dataset
+from tasks.plugins import resolve
+from tasks.policy import Policy
+from tasks.records import Finding, GateEvidence, Scores, ShadowEvidence, Span, Standing
+from tasks.requests import RequestLog
+from tasks.scoring import answers_in_fresh_process, classes_of, latencies, recorded_rows, score
+
+
+def for_gate(case: Case, standing: Standing, made: Made) -> GateEvidence:
+    """Everything about a candidate that the gate's rules ask for. Each model scores the holdout once.
+
+    Args:
+        case: Whose model.
+        standing: What the ledger says.
+        made: The candidate.
+    """
+    gate = case.policy.gate
+    production, baseline_reason = _production_scores(case, standing, made)
+    loads, loads_reason = answers_in_fresh_process(made.folder, case.policy) if gate.fresh_process else (None, "")
+    calls = None
+    if gate.latency is not None:
+        calls = latencies(made.fitted.model, made.split.holdout.features, calls=gate.latency.calls)
+    evidence = GateEvidence(
+        candidate=made.scores,
+        production=production,
+        latencies=calls,
+        size=artifact.size(made.folder),
+        loads=loads,
+        loads_reason=loads_reason,
+        baseline=standing.production,
+        baseline_reason=baseline_reason,
+        attempt=1 + case.ledger.attempts_on(case.model, made.profile.holdout),
+    )
+    return _with_own_checks(case, evidence)
+
+
+def _production_scores(case: Case, standing: Standing, made: Made) -> tuple[Scores | None, str]:
+    """The Production version's scores on the candidate's holdout, or the reason why there are none."""
+    version = standing.production
+    if version is None:
+        return None, "no version is in Production"
+    try:
+        model = case.registry().load(case.ledger, case.policy, version)
+        return score(model, made.split.holdout, classes=made.scores.classes), ""
+    except Exception as error:  # noqa: BLE001  whatever the old model raises is missing evidence, told in its finding
+        return None, f"version {version} in Production could not score the holdout: {error}"
+
+
+def _with_own_checks(case: Case, evidence: GateEvidence) -> GateEvidence:
+    """The evidence with the findings of the user's own checks; a check that raises is no pass."""
+    found = tuple(_own_check(path, evidence) for path in case.policy.gate.checks)
+    return replace(evidence, extra=found)
+
+
+def _own_check(path: str, evidence: GateEvidence) -> Finding:
+    name = path.rpartition(":")[2]
+    try:
+        finding = resolve(path, place="gate.checks")(evidence)
+    except Exception as error:  # noqa: BLE001  the user's code may raise anything
+        return Finding(name=name, outcome="unknown", reason=f"{path} raised {type(error).__name__}: {error}")
+    if isinstance(finding, Finding):
+        return finding
+    return Finding(
+        name=name,
+        outcome="unknown",
+        reason=f"{path} returned {type(finding).__name__}; it must return a tasks.records.Finding",
+    )
+
+
+def for_shadow(case: Case, standing: Standing, challenger: Any, *, unseen_since: datetime) -> ShadowEvidence:
+    """Replay recorded requests that neither model was trained on through both models.
+
+    Args:
+        case: Whose model.
+        standing: What the ledger says; it has a Production version.
+        challenger: The candidate's model, loaded.
+        unseen_since: End of the rows that the challenger was fitted on.
+
+    Raises:
+        ValueError: When the policy has no shadow or nothing is in Production.
+    """
+    shadow, policy = case.policy.shadow, case.policy
+    if shadow is None or standing.production is None:
+        raise ValueError(f"{case.model} has no shadow comparison to make: shadow is off or nothing is in Production")
+    span = Span(start=max(case.now - shadow.window, unseen_since), end=case.now)
+    with RequestLog.open(case.stores.requests) as log:
+        recorded = log.window(case.model, start=span.start, end=span.end, limit=shadow.max_requests)
+    rows = recorded_rows(recorded, policy)
+    if not len(rows):
+        return ShadowEvidence(wins=0, losses=0, ties=0, requests=0, agreements=0, failures=0, span=span)
+    champion = case.registry().load(case.ledger, policy, standing.production)
+    return compare(rows, champion, challenger, policy, span)
+
+
+def compare(rows: Dataset, champion: Any, challenger: Any, policy: Policy, span: Span) -> ShadowEvidence:
+    """Both models on the same rows, request by request.
+
+    Args:
+        rows: Recorded requests, with labels where they have arrived.
+        champion: The model in Production.
+        challenger: The candidate.
+        policy: Of the model.
+        span: When the requests were recorded.
+    """
+    classes = classes_of(champion, rows, policy)
+    ours = score(champion, rows, classes=classes)
+    try:
+        theirs = score(challenger, rows, classes=classes)
+    except Exception:  # noqa: BLE001  a challenger that cannot answer what the champion answered loses by it
+        return ShadowEvidence(wins=0, losses=0, ties=0, requests=len(rows), agreements=0, failures=len(rows), span=span)
+    labelled = rows.target.notna().to_numpy()
+    if policy.problem == "regression":
+        gain, same = _closer(ours, theirs)
+    else:
+        gain = (theirs.prediction == ours.truth).astype(int) - (ours.prediction == ours.truth).astype(int)
+        same = theirs.prediction == ours.prediction
+    gain = gain[labelled]
+    return ShadowEvidence(
+        wins=int((gain > 0).sum()),
+        losses=int((gain < 0).sum()),
+        ties=int((gain == 0).sum()),
+        requests=len(rows),
+        agreements=int(same.sum()),
+        failures=0,
+        span=span,
+    )
+
+
+def _closer(ours: Scores, theirs: Scores) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """For regression: who was closer to the truth, and whether both said about the same.
+
+    A hundredth of the spread of the champion's answers counts as the same.
+    """
+    same = np.abs(theirs.prediction - ours.prediction) <= 0.01 * float(np.std(ours.prediction))
+    gain = np.sign(np.abs(ours.prediction - ours.truth) - np.abs(theirs.prediction - theirs.truth))
+    return np.where(same, 0, gain).astype(int), same

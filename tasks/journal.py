@@ -1,0 +1,319 @@
+"""Journal: what was decided about models, what is known of their versions, and who was told. Only ever added to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, func, insert, select
+
+from tasks import schema
+from tasks.database import Database
+from tasks.policy import as_utc
+from tasks.records import Candidate, Finding, Judge, Span, Verdict, to_plain
+
+FACTS = ("known-good", "quarantined", "released", "rejected", "awaiting", "approved", "expired", "paged")
+"""What can be said of a version."""
+
+_ENDED_BY = {
+    "known-good": ("quarantined",),
+    "quarantined": ("released",),
+    "released": ("quarantined",),
+    "awaiting": ("approved", "rejected", "expired"),
+    "approved": ("rejected", "expired"),
+}
+"""Which later fact takes an earlier one back."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """A verdict as it was put down.
+
+    Attributes:
+        model: Registered name.
+        trail: That it belongs to.
+        verdict: What was decided, with its findings.
+        at: The moment it was made for.
+        flow_run_id: Prefect's, where there was one.
+        version: That was judged, or None.
+        seq: The ledger's head when it was recorded.
+        span: Window of the rows that it was judged on, where there was one.
+    """
+
+    model: str
+    trail: str
+    verdict: Verdict
+    at: datetime
+    flow_run_id: str | None
+    version: str | None
+    seq: int
+    span: Span | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notification:
+    """What was sent where.
+
+    Attributes:
+        model: That it was about.
+        trail: That it belongs to.
+        at: When.
+        sink: Where to, without its secrets.
+        title: First line of the message.
+        ok: It was delivered.
+        error: Why not.
+    """
+
+    model: str
+    trail: str
+    at: datetime
+    sink: str
+    title: str
+    ok: bool
+    error: str | None
+
+
+class Journal:
+    """The part of an open ledger in which nothing moves."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # What was decided.
+
+    def record(
+        self,
+        model: str,
+        verdict: Verdict,
+        *,
+        trail: str,
+        at: datetime,
+        flow_run_id: str | None = None,
+        version: str | None = None,
+        span: Span | None = None,
+    ) -> None:
+        """Put down a verdict.
+
+        Args:
+            model: Registered name.
+            verdict: Of any judge.
+            trail: That it belongs to.
+            at: The moment it was made for.
+            flow_run_id: Prefect's, where there is one.
+            version: That was judged.
+            span: Window of the rows that it was judged on; a gate's verdict counts against that holdout.
+        """
+        head = select(schema.models.c.head).where(schema.models.c.model == model).scalar_subquery()
+        values = {
+            "model": model,
+            "trail": trail,
+            "judge": verdict.judge,
+            "decision": verdict.decision,
+            "reason": verdict.reason,
+            "verdict": json.dumps(to_plain(verdict)),
+            "at": at,
+            "flow_run_id": flow_run_id,
+            "version": version,
+            "seq": func.coalesce(head, 0),
+            "span_start": span.start if span else None,
+            "span_end": span.end if span else None,
+        }
+        with self._database.writing() as connection:
+            connection.execute(insert(schema.decisions).values(**values))
+
+    def decisions(
+        self, model: str, judge: Judge | None = None, *, trail: str | None = None, limit: int = 100
+    ) -> tuple[Decision, ...]:
+        """What was decided, the newest first.
+
+        Args:
+            model: Registered name.
+            judge: Only this one's.
+            trail: Only of this trail.
+            limit: At most so many.
+        """
+        rows = schema.decisions
+        query = select(rows).where(rows.c.model == model).order_by(rows.c.id.desc()).limit(limit)
+        if judge is not None:
+            query = query.where(rows.c.judge == judge)
+        if trail is not None:
+            query = query.where(rows.c.trail == trail)
+        with self._database.reading() as connection:
+            return tuple(_decision(row) for row in connection.execute(query))
+
+    def gate_decision(self, model: str, version: str) -> str | None:
+        """The gate's newest word on a version; None when it never judged it."""
+        rows = schema.decisions
+        query = (
+            select(rows.c.decision)
+            .where(rows.c.model == model, rows.c.judge == "gate", rows.c.version == version)
+            .order_by(rows.c.id.desc())
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+    def attempts_on(self, model: str, holdout: Span) -> int:
+        """Gate verdicts recorded since the last promotion whose holdout overlaps this one.
+
+        Judging candidate after candidate on the same rows makes a lucky one likely; the gate spends its error over
+        them. What came before a promotion and what after is told by the ledger's order, not by clocks.
+        """
+        rows, moves = schema.decisions, schema.transitions
+        last = (
+            select(func.coalesce(func.max(moves.c.seq), 0))
+            .where(moves.c.model == model, moves.c.action == "promote", moves.c.state == "applied")
+            .scalar_subquery()
+        )
+        query = select(func.count()).where(
+            rows.c.model == model,
+            rows.c.judge == "gate",
+            rows.c.seq >= last,
+            rows.c.span_start < as_utc(holdout.end),
+            rows.c.span_end > as_utc(holdout.start),
+        )
+        with self._database.reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    # What is known of versions.
+
+    def state_fact(
+        self, model: str, version: str, fact: str, *, at: datetime, reason: str, actor: str, trail: str
+    ) -> None:
+        """Say something of a version.
+
+        Raises:
+            ValueError: For a fact that is not among :data:`FACTS`.
+        """
+        if fact not in FACTS:
+            raise ValueError(f"{fact!r} is nothing that can be said of a version; use one of {', '.join(FACTS)}")
+        values = {"model": model, "version": version, "fact": fact, "at": at}
+        with self._database.writing() as connection:
+            connection.execute(insert(schema.facts).values(**values, reason=reason, actor=actor, trail=trail))
+
+    def has_fact(self, model: str, version: str, fact: str) -> bool:
+        """Whether a fact was stated and not taken back since."""
+        return self.fact_at(model, version, fact) is not None
+
+    def fact_at(self, model: str, version: str, fact: str) -> datetime | None:
+        """When a fact was last stated; None when it never was, or was taken back since.
+
+        An approval is taken back by a rejection or a deadline that passed; a quarantine by a release.
+        """
+        rows = schema.facts
+        query = (
+            select(rows.c.fact, rows.c.at)
+            .where(
+                rows.c.model == model,
+                rows.c.version == version,
+                rows.c.fact.in_((fact, *_ENDED_BY.get(fact, ()))),
+            )
+            .order_by(rows.c.id.desc())
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            newest = connection.execute(query).one_or_none()
+        return newest.at if newest is not None and newest.fact == fact else None
+
+    def describe(self, candidate: Candidate) -> None:
+        """Put down what a version is: its run, the digest of its artifact, its profile. Twice the same is once.
+
+        Raises:
+            ValueError: When the version is described already and differs; a version never changes.
+        """
+        profile = json.dumps(to_plain(candidate.profile), sort_keys=True)
+        values = {"run_id": candidate.run_id, "trained_at": candidate.profile.trained_at, "profile": profile}
+        self._put_version(candidate.model, candidate.version, candidate.digest, candidate.size, values)
+
+    def describe_external(self, model: str, version: str, *, digest: str, size: int) -> None:
+        """Put down the digest of a version that was made elsewhere, so that it cannot be swapped from now on.
+
+        Raises:
+            ValueError: When the version is described already with another digest.
+        """
+        self._put_version(model, version, digest, size, {})
+
+    def profile(self, model: str, version: str) -> dict[str, Any] | None:
+        """The stored profile as plain JSON values, or None."""
+        stored = self._version(model, version)
+        return None if stored is None or stored.profile is None else json.loads(stored.profile)
+
+    def digest(self, model: str, version: str) -> str | None:
+        """SHA-256 of the artifact as it was when the version was described, or None."""
+        stored = self._version(model, version)
+        return None if stored is None else str(stored.digest)
+
+    # What was told.
+
+    def note_notification(
+        self, model: str, *, trail: str, at: datetime, sink: str, title: str, ok: bool, error: str | None = None
+    ) -> None:
+        """Put down what was sent where; ``sink`` and ``error`` without secrets."""
+        values = {"model": model, "trail": trail, "at": at, "sink": sink}
+        with self._database.writing() as connection:
+            connection.execute(insert(schema.notifications).values(**values, title=title, ok=ok, error=error))
+
+    def notifications(self, model: str, *, limit: int = 100) -> tuple[Notification, ...]:
+        """What was sent, the newest first."""
+        rows = schema.notifications
+        query = select(rows).where(rows.c.model == model).order_by(rows.c.id.desc()).limit(limit)
+        with self._database.reading() as connection:
+            found = connection.execute(query).all()
+        return tuple(
+            Notification(
+                model=row.model,
+                trail=row.trail,
+                at=row.at,
+                sink=row.sink,
+                title=row.title,
+                ok=row.ok,
+                error=row.error,
+            )
+            for row in found
+        )
+
+    def _version(self, model: str, version: str) -> Row[Any] | None:
+        rows = schema.versions
+        query = select(rows).where(rows.c.model == model, rows.c.version == version)
+        with self._database.reading() as connection:
+            return connection.execute(query).one_or_none()
+
+    def _put_version(self, model: str, version: str, digest: str, size: int, values: Mapping[str, Any]) -> None:
+        rows = schema.versions
+        query = select(rows).where(rows.c.model == model, rows.c.version == version)
+        with self._database.writing() as connection:
+            stored = connection.execute(query).one_or_none()
+            if stored is None:
+                row = {"model": model, "version": version, "digest": digest, "size": size, **values}
+                connection.execute(insert(rows).values(**row))
+                return
+        if stored.digest != digest or any(getattr(stored, name) != value for name, value in values.items()):
+            raise ValueError(
+                f"version {version} of {model} is described already, with digest {stored.digest[:12]}, and this is "
+                f"{digest[:12]} or another run or profile; a version never changes. Register a new one"
+            )
+
+
+def _decision(row: Row[Any]) -> Decision:
+    span = None if row.span_start is None else Span(start=row.span_start, end=row.span_end)
+    return Decision(
+        model=row.model,
+        trail=row.trail,
+        verdict=_verdict(json.loads(row.verdict)),
+        at=row.at,
+        flow_run_id=row.flow_run_id,
+        version=row.version,
+        seq=row.seq,
+        span=span,
+    )
+
+
+def _verdict(plain: Mapping[str, Any]) -> Verdict:
+    findings = tuple(
+        Finding(**{**item, "interval": tuple(item["interval"]) if item["interval"] else None})
+        for item in plain["findings"]
+    )
+    return Verdict(**{**plain, "findings": findings})

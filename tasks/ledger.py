@@ -1,0 +1,186 @@
+"""Ledger: the append-only history of what served, why, and on whose word.
+
+It is what correctness rests on: MLflow's stages, aliases and tags are its projection. Rows are only ever added; the one
+thing that changes is the state of an intent, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from tasks import schema
+from tasks.database import Database
+from tasks.journal import FACTS, Decision, Journal, Notification
+from tasks.policy import as_utc
+from tasks.records import Action, Standing, State, Transition
+from tasks.standing import SERVING, Rows, standing_of, transition_of
+from tasks.transitions import Held, Refused, StaleDecision
+
+__all__ = ["FACTS", "Decision", "Held", "Ledger", "Notification", "Refused", "StaleDecision"]
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+class Ledger(Journal):
+    """One open ledger. Use it as a context manager, or close it."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime] = _wall_clock) -> None:
+        super().__init__(database)
+        self._clock = clock
+
+    @classmethod
+    def open(cls, url: str, *, clock: Callable[[], datetime] = _wall_clock) -> Ledger:
+        """Connect, and create the tables if they are not there.
+
+        Args:
+            url: SQLAlchemy URL.
+            clock: Tells the moment at which a transition takes effect. A replay of the past gives its own.
+
+        Raises:
+            SchemaTooNew: When the tables were made by a later version of Backstop.
+            ValueError: When the URL cannot be read.
+        """
+        return cls(Database.open(url, schema.metadata, part="ledger", version=schema.VERSION), clock)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What serves.
+
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that have a transition or had one begun, in order."""
+        query = select(schema.models.c.model).where(schema.models.c.head > 0).order_by(schema.models.c.model)
+        with self._database.reading() as connection:
+            return tuple(connection.execute(query).scalars())
+
+    def standing(self, model: str) -> Standing:
+        """What serves, what waits and what may come back. A decision is based on its ``seq``."""
+        with self._database.reading() as connection:
+            return standing_of(Rows(connection, model))
+
+    def history(self, model: str) -> tuple[Transition, ...]:
+        """Every transition, the oldest first."""
+        rows = schema.transitions
+        query = select(rows).where(rows.c.model == model).order_by(rows.c.seq)
+        with self._database.reading() as connection:
+            return tuple(transition_of(row) for row in connection.execute(query))
+
+    def serving_at(self, model: str, moment: datetime) -> Transition | None:
+        """The transition that put into Production what served at that moment; None when nothing did.
+
+        Raises:
+            ValueError: For a naive datetime.
+        """
+        rows = schema.transitions
+        query = (
+            select(rows)
+            .where(rows.c.model == model, rows.c.applied_at <= as_utc(moment), rows.c.action.in_(SERVING))
+            .order_by(rows.c.applied_at.desc(), rows.c.seq.desc())
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(query).one_or_none()
+        return None if found is None or found.production is None else transition_of(found)
+
+    def rollbacks_since(self, model: str, moment: datetime) -> int:
+        """Rollbacks that were decided at or after that moment and took effect, by flows and by people alike."""
+        rows = schema.transitions
+        query = select(func.count()).where(
+            rows.c.model == model,
+            rows.c.action == "rollback",
+            rows.c.state == "applied",
+            rows.c.intended_at >= as_utc(moment),
+        )
+        with self._database.reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    # What moves.
+
+    @contextmanager
+    def holding(self, model: str) -> Iterator[Held]:
+        """The model's lock, held until the end of the block; what was written is committed then, or undone.
+
+        The lock lives and dies with the connection: a process that is killed lets go of it. On SQLite it is the lock of
+        the whole file. It does not nest.
+        """
+        with self._database.writing() as connection:
+            _lock(connection, model)
+            yield Held(connection, model, self._clock)
+
+    def intend(
+        self,
+        *,
+        model: str,
+        based_on: int,
+        action: Action,
+        version: str,
+        actor: str,
+        reason: str,
+        at: datetime,
+        trail: str,
+        evidence: Mapping[str, Any] | None = None,
+        flow_run_id: str | None = None,
+    ) -> Transition:
+        """Put down what is going to be done, before anything is done.
+
+        Args:
+            model: Registered name.
+            based_on: ``seq`` of the standing that the decision was made on.
+            action: See :class:`tasks.records.Transition`.
+            version: That moves.
+            actor: Person or flow.
+            reason: One sentence.
+            at: When it was decided.
+            trail: The id that ties everything together.
+            evidence: Records or plain values.
+            flow_run_id: Prefect's.
+
+        Raises:
+            StaleDecision: When somebody else got in first, or an earlier intent is not settled; names who and what.
+            Refused: When it would take the Production version out of service, or bring back a quarantined one.
+            ValueError: For a naive datetime, or without a reason or a trail.
+        """
+        with self.holding(model) as held:
+            return held.intend(
+                based_on=based_on,
+                action=action,
+                version=version,
+                actor=actor,
+                reason=reason,
+                at=at,
+                trail=trail,
+                evidence=evidence,
+                flow_run_id=flow_run_id,
+            )
+
+    def settle(self, transition: Transition, state: State) -> Transition:
+        """Mark an intent as applied or abandoned, in a transaction of its own; see :meth:`Held.settle`."""
+        with self.holding(transition.model) as held:
+            return held.settle(transition, state)
+
+
+def _lock(connection: Connection, model: str) -> None:
+    """The model's row, locked; it is there afterwards. On SQLite the transaction has locked the file already."""
+    rows = schema.models
+    query = select(rows.c.head).where(rows.c.model == model).with_for_update()
+    if connection.execute(query).one_or_none() is not None:
+        return
+    with suppress(IntegrityError), connection.begin_nested():  # another process made it first: then it is there
+        connection.execute(insert(rows).values(model=model, head=0))
+    connection.execute(query).one()

@@ -1,0 +1,107 @@
+"""A policy read aloud: what it does, in sentences that somebody who does not read YAML can agree or disagree with."""
+
+from __future__ import annotations
+
+import re
+
+from tasks.policy import Policy, Triggers
+from tasks.quantities import format_duration, format_size
+
+LOSSES = frozenset({"rmse", "mae", "log_loss", "brier"})
+"""Metrics of which less is better."""
+
+
+def read_aloud(policy: Policy) -> str:
+    """Four sentences: when it retrains, when a candidate goes out, when it comes back, and what silence means."""
+    return "\n".join((_retrains(policy.triggers), _goes_out(policy), _comes_back(policy), _silence(policy)))
+
+
+def percent(share: float) -> str:
+    """``0.05`` as ``5%``, without a float's tail."""
+    return f"{share * 100:.6g}%"
+
+
+def _retrains(triggers: Triggers) -> str:
+    phrases = _trigger_phrases(triggers)
+    if not phrases:
+        return "Retrains when a person or an event asks for it, never by itself."
+    if triggers.retrain_when in {"any", "all"}:
+        rule = _listed(list(phrases.values()), "or" if triggers.retrain_when == "any" else "and")
+    else:
+        rule = re.sub(r"\b(" + "|".join(phrases) + r")\b", lambda match: phrases[match[1]], triggers.retrain_when)
+    return f"Retrains when {rule}; also when a person or an event asks for it."
+
+
+def _trigger_phrases(triggers: Triggers) -> dict[str, str]:
+    phrases: dict[str, str] = {}
+    if triggers.age:
+        phrases["age"] = f"the version in Production is {format_duration(triggers.age)} old"
+    if drift := triggers.drift:
+        phrases["drift"] = f"{percent(drift.share_of_features)} of the inputs have drifted (PSI above {drift.psi:g})"
+    if performance := triggers.performance:
+        metric = performance.metric
+        worse = "risen" if metric in LOSSES else "fallen"
+        side = "above" if metric in LOSSES else "below"
+        floor = "" if performance.floor is None else f" (or is {side} {performance.floor:g})"
+        phrases["performance"] = f"{metric} has {worse} by more than {performance.drop:g}{floor}"
+    if triggers.prediction:
+        phrases["prediction"] = f"the answers have shifted (PSI above {triggers.prediction.psi:g})"
+    if triggers.volume:
+        phrases["volume"] = f"{triggers.volume:,} new labelled rows have come in"
+    if triggers.upstream:
+        phrases["upstream"] = "the columns of the source have changed"
+    return phrases
+
+
+def _goes_out(policy: Policy) -> str:
+    gate = policy.gate
+    parts: list[str] = []
+    if (check := gate.performance) and check.at_least is not None:
+        parts.append(f"{check.metric} is at {'most' if check.metric in LOSSES else 'least'} {check.at_least:g}")
+    if gate.regression:
+        parts.append(f"{gate.regression.metric} is no more than {gate.regression.margin:g} worse than Production's")
+    if gate.stability:
+        shift = percent(gate.stability.decision_rate_shift)
+        parts.append(
+            f"its answers follow Production's (correlation {gate.stability.correlation:g}, shift up to {shift})"
+        )
+    if gate.latency:
+        parts.append(f"99 of 100 single predictions take less than {format_duration(gate.latency.p99)}")
+    if gate.size:
+        parts.append(f"it is smaller than {format_size(gate.size)}")
+    if gate.fresh_process:
+        parts.append("it loads and answers in a fresh process")
+    if gate.checks:
+        parts.append(f"your own checks agree ({', '.join(gate.checks)})")
+    if shadow := policy.shadow:
+        window, loss = format_duration(shadow.window), percent(shadow.tolerate)
+        parts.append(f"on the requests of the last {window} it loses no more than {loss} against Production")
+    if policy.approval:
+        parts.append(f"a person approves within {format_duration(policy.approval.deadline)}")
+    return f"Goes out when {_listed(parts, 'and') if parts else 'it was trained: every check is off'}."
+
+
+def _comes_back(policy: Policy) -> str:
+    health = policy.health
+    parts: list[str] = []
+    if health.error_rate:
+        parts.append(f"more than {percent(health.error_rate)} of the requests fail")
+    if health.latency_p95:
+        parts.append(f"more than one request of twenty takes longer than {format_duration(health.latency_p95)}")
+    if health.accuracy and policy.problem != "regression":
+        parts.append(f"fewer than {percent(health.accuracy)} of its answers are right")
+    if not parts:
+        return "Comes back when a person says so, never by itself: every health check is off."
+    limit = f"at most {health.max_rollbacks} times in {format_duration(health.rollback_window)}, then a person decides"
+    return (
+        f"Comes back when, in the {format_duration(health.watch)} after it went out, {_listed(parts, 'or')}; {limit}."
+    )
+
+
+def _silence(policy: Policy) -> str:
+    silence = format_duration(policy.health.silence)
+    return f"Without evidence nothing moves, and after {silence} of silence a person is called."
+
+
+def _listed(parts: list[str], word: str) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {word} {parts[-1]}"

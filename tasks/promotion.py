@@ -1,0 +1,251 @@
+"""Promotion: a candidate's way from the gate to Production, one step at a time, each kept in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tasks.case import Case
+from tasks.decide import shadow
+from tasks.evidence import for_shadow
+from tasks.policy import Shadow
+from tasks.records import Finding, Profile, Standing, Transition, Verdict
+from tasks.rollback import try_out
+from tasks.signals import profile_of
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What became of a candidate in Staging.
+
+    Attributes:
+        decision: As in :class:`tasks.records.Report`.
+        reason: One sentence.
+        verdicts: That led there.
+        transition: That was carried out, or None.
+    """
+
+    decision: str
+    reason: str
+    verdicts: tuple[Verdict, ...] = ()
+    transition: Transition | None = None
+
+
+def refuse(case: Case, standing: Standing, version: str, verdict: Verdict) -> None:
+    """Keep Production, mark the candidate with the reasons, and tell a person.
+
+    Raises:
+        ValueError: In a dry run, which has no version to mark.
+    """
+    registry = case.registry()
+    registry.tag(case.model, version, "backstop.gate", verdict.decision)
+    registry.tag(case.model, version, "backstop.reason", verdict.reason)
+    case.state(version, "rejected", verdict.reason)
+    worst = (*verdict.having("breach"), *verdict.having("unknown"))
+    stays = f"version {standing.production} stays in Production" if standing.production else "nothing is in Production"
+    case.tell(
+        f"{case.model}: gate {verdict.decision}, {stays}",
+        "\n".join(
+            (verdict.reason, *(f"- {finding.name}: {finding.reason}" for finding in worst), f"trail {case.trail}")
+        ),
+    )
+
+
+def stage(case: Case, standing: Standing, version: str, verdict: Verdict) -> Standing:
+    """Move a candidate that passed the gate to Staging.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read.
+    """
+    _move(case, standing, "stage", version, verdict.reason, (verdict,))
+    case.registry().tag(case.model, version, "backstop.gate", verdict.decision)
+    return case.standing()
+
+
+def advance(case: Case, standing: Standing) -> Advance:
+    """Judge the candidate in Staging, and promote it, reject it or let it wait.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read.
+        ValueError: When nothing is in Staging.
+    """
+    version = standing.staged
+    if version is None:
+        raise ValueError(f"{case.model} has no version in Staging to advance; run flows.retrain first")
+    verdict = _compare_staged(case, standing, version)
+    case.note(verdict, version=version)
+    if verdict.decision == "reject":
+        return _rejected(case, standing, version, verdict, "shadow-rejected")
+    if verdict.decision == "wait":
+        return _waiting(case, standing, version, verdict)
+    if case.policy.approval is not None and not case.ledger.has_fact(case.model, version, "approved"):
+        return _awaiting(case, standing, version, verdict)
+    return promote(case, standing, version, verdict)
+
+
+def _compare_staged(case: Case, standing: Standing, version: str) -> Verdict:
+    """The shadow's verdict on a version in the registry."""
+    if standing.production is None or case.policy.shadow is None:
+        return compare(case, standing, None, None)
+    model = case.registry().load(case.ledger, case.policy, version)
+    return compare(case, standing, model, profile_of(case, version))
+
+
+def compare(case: Case, standing: Standing, challenger: Any, profile: Profile | None) -> Verdict:
+    """The shadow's verdict on a challenger; where there is nothing to compare, that is said.
+
+    Args:
+        case: Whose model.
+        standing: What the ledger says.
+        challenger: The candidate's model, loaded.
+        profile: The candidate's; it tells which requests the candidate has not been trained on.
+
+    Raises:
+        ValueError: When a comparison is due and the challenger has no profile.
+    """
+    if standing.production is None:
+        return _nothing_to_compare("no baseline: this is the first model, so there is nothing to compare it with")
+    if case.policy.shadow is None:
+        return _nothing_to_compare("shadow is off in the policy")
+    if profile is None:
+        raise ValueError(f"{case.model}'s version in Staging has no stored profile; it was not trained by Backstop")
+    found = for_shadow(case, standing, challenger, unseen_since=profile.trained.end)
+    return shadow.judge(found, case.policy.shadow)
+
+
+def promote(case: Case, standing: Standing, version: str, verdict: Verdict) -> Advance:
+    """Move a version to Production and tell about it.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read.
+    """
+    first = standing.production is None
+    reason = f"version {version} replaces {standing.production}: {verdict.reason}"
+    if first:
+        reason = f"version {version} is the first in Production: {verdict.reason}"
+    transition = _move(case, standing, "promote", version, reason, (verdict,))
+    case.tell(f"{case.model}: version {version} promoted", f"{reason}\ntrail {case.trail}")
+    return Advance("first-promoted" if first else "promoted", reason, (verdict,), transition)
+
+
+def by_hand(case: Case, standing: Standing, version: str, reason: str, *, override: bool) -> Advance:
+    """Promote a version on a person's word, once it loads and answers.
+
+    Args:
+        case: Whose model; its actor is the person.
+        standing: What the decision is based on.
+        version: To promote.
+        reason: The person's.
+        override: The person knows that the gate did not pass it, or that it was rolled back before.
+
+    Raises:
+        ValueError: When something speaks against it and ``override`` is not set; names everything that does.
+        StaleDecision: When the ledger moved since ``standing`` was read.
+    """
+    tried = try_out(case, version)
+    against = [*_objections(case, standing, version)]
+    if tried.outcome != "ok":
+        raise ValueError(f"version {version} of {case.model} stays where it is: {tried.reason}")
+    if against and not override:
+        raise ValueError(
+            f"version {version} of {case.model} stays where it is: {'; '.join(against)}. Set override to promote it all "
+            "the same"
+        )
+    note = f"{reason} (by {case.actor}" + (f", although {'; '.join(against)})" if against else ")")
+    verdict = Verdict(judge="gate", decision="pass", reason=note, findings=(tried,))
+    if version == standing.staged:
+        case.state(version, "approved", note)
+    if version in standing.quarantined:
+        case.state(version, "released", note)
+    return promote(case, standing, version, verdict)
+
+
+def _objections(case: Case, standing: Standing, version: str) -> Iterator[str]:
+    if version == standing.production:
+        yield "it is in Production already"
+    if version in standing.quarantined:
+        yield "it was rolled back from and is quarantined"
+    judged = case.ledger.gate_decision(case.model, version)
+    if judged is None:
+        yield "the gate never judged it"
+    elif judged != "pass":
+        yield f"the gate said {judged}"
+
+
+def reject(case: Case, standing: Standing, version: str, reason: str) -> Transition | None:
+    """Take a version out of Staging.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read.
+    """
+    transition = _move(case, standing, "reject", version, reason, ())
+    case.tell(f"{case.model}: version {version} rejected", f"{reason}\ntrail {case.trail}")
+    return transition
+
+
+def _rejected(case: Case, standing: Standing, version: str, verdict: Verdict, decision: str) -> Advance:
+    transition = reject(case, standing, version, verdict.reason)
+    return Advance(decision, verdict.reason, (verdict,), transition)
+
+
+def _waiting(case: Case, standing: Standing, version: str, verdict: Verdict) -> Advance:
+    rules = case.policy.shadow or Shadow()
+    since = standing.staged_since or case.now
+    if case.now - since < rules.deadline:
+        return Advance("waiting", f"version {version} waits in Staging: {verdict.reason}", (verdict,))
+    reason = f"version {version} was given up after {(case.now - since).days} days without a decision: {verdict.reason}"
+    transition = reject(case, standing, version, reason)
+    return Advance("shadow-rejected", reason, (verdict,), transition)
+
+
+def _awaiting(case: Case, standing: Standing, version: str, verdict: Verdict) -> Advance:
+    approval = case.policy.approval
+    asked = case.ledger.fact_at(case.model, version, "awaiting")
+    if asked is None:
+        reason = f"version {version} passed gate and shadow and awaits a person's approval: {verdict.reason}"
+        case.state(version, "awaiting", reason)
+        case.tell(f"{case.model}: version {version} awaits approval", f"{reason}\ntrail {case.trail}")
+        return Advance("waiting", reason, (verdict,))
+    if approval is None or case.now - asked < approval.deadline:
+        return Advance(
+            "waiting", f"version {version} awaits a person's approval since {asked:%Y-%m-%d %H:%M}", (verdict,)
+        )
+    reason = f"nobody approved version {version} within the deadline; version {standing.production} stays in Production"
+    case.state(version, "expired", reason)
+    return Advance("rejected", reason, (verdict,), reject(case, standing, version, reason))
+
+
+def _move(
+    case: Case,
+    standing: Standing,
+    action: Literal["stage", "promote", "reject"],
+    version: str,
+    reason: str,
+    verdicts: tuple[Verdict, ...],
+) -> Transition | None:
+    """Carry out one transition; a dry run carries out none."""
+    if case.dry_run:
+        return None
+    return case.registry().move(
+        case.ledger,
+        standing,
+        action=action,
+        version=version,
+        actor=case.actor,
+        reason=reason,
+        at=case.now,
+        trail=case.trail,
+        flow_run_id=case.flow_run_id,
+        evidence={"verdicts": verdicts},
+    )
+
+
+def _nothing_to_compare(reason: str) -> Verdict:
+    """Shadow does not apply; the gate alone has decided."""
+    return Verdict(
+        judge="shadow",
+        decision="promote",
+        reason=reason,
+        findings=(Finding(name="shadow", outcome="exempt", reason=reason),),
+    )

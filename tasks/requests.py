@@ -1,0 +1,398 @@
+"""Requests: the log of what was asked, what was answered, and what turned out to be right.
+
+A request is one row however often it is sent again: repeats counted as evidence would roll back healthy models. Labels
+come later, in any order; the latest one counts, and how often it changed is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    and_,
+    case,
+    false,
+    func,
+    literal_column,
+    select,
+    type_coerce,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from tasks.database import Database, Ticks, microseconds
+from tasks.policy import Problem, as_utc
+from tasks.records import Look, to_plain
+
+Role = Literal["production", "shadow"]
+
+_VERSION = 1
+_metadata = MetaData()
+
+_requests = Table(
+    "backstop_requests",
+    _metadata,
+    Column("request_id", String(128), primary_key=True),
+    Column("role", String(20), primary_key=True),  # a shadow answers the very request that Production answered
+    Column("model", String(63), nullable=False),
+    Column("version", String(40), nullable=False),
+    Column("at", Ticks, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("failed", Boolean, nullable=False),
+    Column("features", Text, nullable=False),
+    Column("prediction", Text),
+    Column("score", Float),
+)
+# A look reads its own interval and nothing older, so a tick costs the same after a year.
+Index("backstop_requests_by_version", _requests.c.model, _requests.c.version, _requests.c.role, _requests.c.at)
+Index("backstop_requests_by_time", _requests.c.model, _requests.c.role, _requests.c.at)
+
+_labels = Table(
+    "backstop_labels",
+    _metadata,
+    Column("request_id", String(128), primary_key=True),
+    Column("label", Text, nullable=False),
+    Column("at", Ticks, nullable=False),
+    Column("contradictions", Integer, nullable=False, default=0),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """One request and its answer.
+
+    Attributes:
+        request_id: The same for every repeat of a request.
+        model: Registered name.
+        version: That answered.
+        at: When it was asked; aware.
+        seconds: Until it was answered.
+        features: As they were asked, by name.
+        prediction: The answer; None when it failed.
+        score: Probability of the positive class, or None.
+        failed: It was answered with an error.
+        role: ``shadow``: a challenger's answer, which nobody was given.
+    """
+
+    request_id: str
+    model: str
+    version: str
+    at: datetime
+    seconds: float
+    features: Mapping[str, Any]
+    prediction: str | float | None
+    score: float | None = None
+    failed: bool = False
+    role: Role = "production"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Label:
+    """What turned out to be right.
+
+    Attributes:
+        request_id: Of the request.
+        label: The truth.
+        at: When it became known; aware.
+    """
+
+    request_id: str
+    label: str | float
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recorded:
+    """Answered requests in the order they came; every tuple has one entry per request.
+
+    Attributes:
+        features: As they were asked.
+        predictions: As text.
+        scores: Of the positive class, where there are any.
+        labels: As text; None where none has arrived.
+        times: Aware, in UTC.
+        versions: That answered.
+        request_ids: As they were recorded.
+    """
+
+    features: tuple[dict[str, Any], ...] = ()
+    predictions: tuple[str, ...] = ()
+    scores: tuple[float | None, ...] = ()
+    labels: tuple[str | None, ...] = ()
+    times: tuple[datetime, ...] = ()
+    versions: tuple[str, ...] = ()
+    request_ids: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.request_ids)
+
+
+class RequestLog:
+    """One open request log. Use it as a context manager, or close it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str) -> RequestLog:
+        """Connect, and create the tables if they are not there.
+
+        Raises:
+            SchemaTooNew: When the tables were made by a later version of Backstop.
+            ValueError: When the URL cannot be read.
+        """
+        return cls(Database.open(url, _metadata, part="requests", version=_VERSION))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def record(self, rows: Iterable[Served]) -> int:
+        """Put down requests; one that is there already stays as it was first.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            ValueError: For a naive datetime, a duration that is not a finite number >= 0, or an answer that is missing
+                although the request did not fail; nothing of the batch is put down then.
+        """
+        values = [_request_values(row) for row in rows]
+        if not values:
+            return 0
+        statement = self._insert(_requests).on_conflict_do_nothing(index_elements=["request_id", "role"])
+        with self._database.writing() as connection:
+            return int(connection.execute(statement, values).rowcount)
+
+    def label(self, rows: Iterable[Label]) -> None:
+        """Put down labels, in any order and as often as they come: the latest one counts.
+
+        A label that says something else than the one that is there is counted as a contradiction, whichever wins.
+        Labels may come before their requests.
+
+        Raises:
+            ValueError: For a naive datetime or a label that is empty or NaN; nothing of the batch is put down then.
+        """
+        values = [{"request_id": row.request_id, "label": as_text(row.label), "at": as_utc(row.at)} for row in rows]
+        if not values:
+            return
+        new = self._insert(_labels)
+        later = new.excluded.at >= _labels.c.at
+        statement = new.on_conflict_do_update(
+            index_elements=["request_id"],
+            set_={
+                "label": case((later, new.excluded.label), else_=_labels.c.label),
+                "at": case((later, new.excluded.at), else_=_labels.c.at),
+                "contradictions": _labels.c.contradictions + _number(new.excluded.label != _labels.c.label),
+            },
+        )
+        with self._database.writing() as connection:
+            connection.execute(statement, [{**value, "contradictions": 0} for value in values])
+
+    def looks(
+        self,
+        model: str,
+        version: str,
+        *,
+        start: datetime,
+        until: datetime,
+        tick: timedelta,
+        slow_after: float | None,
+        problem: Problem,
+    ) -> tuple[Look, ...]:
+        """Counts of one version's requests in Production, interval by interval.
+
+        Args:
+            model: Registered name.
+            version: That answered.
+            start: Of the first interval.
+            until: Nothing at or after it is counted; an interval that is not over by then is left out.
+            tick: Length of an interval.
+            slow_after: Seconds above which a request is slow; None: none is.
+            problem: In regression no answer is wrong, only more or less far off; ``wrong`` stays 0.
+
+        Returns:
+            One look per complete interval, in order; one without requests has zero counts.
+
+        Raises:
+            ValueError: For a naive datetime.
+        """
+        planned = max(0, (as_utc(until) - as_utc(start)) // tick)
+        if planned == 0:
+            return ()
+        counted = self._counts(
+            model,
+            version,
+            start=as_utc(start),
+            end=as_utc(start) + planned * tick,
+            tick=tick,
+            slow_after=slow_after,
+            problem=problem,
+        )
+        nothing = (0, 0, 0, 0, 0)
+        return tuple(_look(as_utc(start) + k * tick, counted.get(k, nothing)) for k in range(planned))
+
+    def last_request(self, model: str, version: str, *, until: datetime | None = None) -> datetime | None:
+        """When the version last answered in Production, before ``until`` where that is given; None: never."""
+        query = select(func.max(_requests.c.at)).where(*_served(model), _requests.c.version == version)
+        if until is not None:
+            query = query.where(_requests.c.at < as_utc(until))
+        with self._database.reading() as connection:
+            newest: datetime | None = connection.execute(query).scalar_one()
+        return newest
+
+    def window(self, model: str, *, start: datetime, end: datetime, limit: int, version: str | None = None) -> Recorded:
+        """Requests of a window that Production answered, with labels where they have arrived.
+
+        Args:
+            model: Registered name.
+            start: Of the window, included.
+            end: Of the window, not included.
+            limit: The newest so many; they come in the order in which they were asked all the same.
+            version: Only this version's.
+
+        Raises:
+            ValueError: For a naive datetime.
+        """
+        query = (
+            select(_requests, _labels.c.label)
+            .outerjoin(_labels, _labels.c.request_id == _requests.c.request_id)
+            .where(*_served(model), _requests.c.at >= as_utc(start), _requests.c.at < as_utc(end), _answered())
+            .order_by(_requests.c.at.desc(), _requests.c.request_id.desc())
+            .limit(limit)
+        )
+        if version is not None:
+            query = query.where(_requests.c.version == version)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()[::-1]
+        return Recorded(
+            features=tuple(json.loads(row.features) for row in rows),
+            predictions=tuple(row.prediction for row in rows),
+            scores=tuple(row.score for row in rows),
+            labels=tuple(row.label for row in rows),
+            times=tuple(row.at for row in rows),
+            versions=tuple(row.version for row in rows),
+            request_ids=tuple(row.request_id for row in rows),
+        )
+
+    def seen(self, model: str) -> bool:
+        """Whether any request to the model was ever put down."""
+        query = select(_requests.c.request_id).where(*_served(model)).limit(1)
+        with self._database.reading() as connection:
+            return connection.execute(query).first() is not None
+
+    def contradictions(self, model: str) -> int:
+        """How often a label of the model's requests was followed or preceded by another one."""
+        query = (
+            select(func.coalesce(func.sum(_labels.c.contradictions), 0))
+            .join(_requests, _labels.c.request_id == _requests.c.request_id)
+            .where(*_served(model))
+        )
+        with self._database.reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def _counts(
+        self,
+        model: str,
+        version: str,
+        *,
+        start: datetime,
+        end: datetime,
+        tick: timedelta,
+        slow_after: float | None,
+        problem: Problem,
+    ) -> dict[int, tuple[int, ...]]:
+        """(requests, errors, slow, labelled, wrong) by number of the interval."""
+        rows = _requests.c
+        interval = (type_coerce(rows.at, BigInteger) - microseconds(start)) // (tick // timedelta(microseconds=1))
+        labelled = and_(_labels.c.label.is_not(None), _answered())
+        wrong = false() if problem == "regression" else and_(labelled, _labels.c.label != rows.prediction)
+        slow = false() if slow_after is None else rows.seconds > slow_after
+        sums = [func.sum(_number(condition)) for condition in (rows.failed, slow, labelled, wrong)]
+        query = (
+            select(interval.label("k"), func.count(), *sums)
+            .select_from(_requests.outerjoin(_labels, _labels.c.request_id == rows.request_id))
+            .where(*_served(model), rows.version == version, rows.at >= as_utc(start), rows.at < as_utc(end))
+            .group_by(literal_column("k"))
+        )
+        with self._database.reading() as connection:
+            return {int(row[0]): tuple(int(value) for value in row[1:]) for row in connection.execute(query)}
+
+    def _insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """The same ``INSERT ... ON CONFLICT`` for both databases; SQLAlchemy has a construct for each."""
+        return postgresql.insert(table) if self._database.engine.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def as_text(value: object) -> str:
+    """A label or an answer as it is compared: ``1``, ``1.0`` and numpy's 1 are the same.
+
+    Raises:
+        ValueError: For nothing, an empty text, NaN or an infinity: none of them can be right or wrong.
+    """
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, float):
+        if not math.isfinite(plain):
+            raise ValueError(f"{plain!r} is no label and no answer; leave it out until there is one")
+        return str(int(plain)) if plain.is_integer() else repr(plain)
+    if plain is None or not str(plain).strip():
+        raise ValueError(f"{plain!r} is no label and no answer; leave it out until there is one")
+    return str(plain)
+
+
+def _request_values(row: Served) -> dict[str, Any]:
+    if not (math.isfinite(row.seconds) and row.seconds >= 0):
+        raise ValueError(f"request {row.request_id!r} took {row.seconds!r} seconds; give a finite number >= 0")
+    if row.prediction is None and not row.failed:
+        raise ValueError(f"request {row.request_id!r} has no answer and did not fail; give a prediction or failed=True")
+    score = None if row.score is None or not math.isfinite(row.score) else float(row.score)
+    return {
+        "request_id": row.request_id,
+        "role": row.role,
+        "model": row.model,
+        "version": row.version,
+        "at": as_utc(row.at),
+        "seconds": float(row.seconds),
+        "failed": bool(row.failed),
+        "features": json.dumps(to_plain(row.features)),
+        "prediction": None if row.prediction is None else as_text(row.prediction),
+        "score": score,
+    }
+
+
+def _served(model: str) -> tuple[ColumnElement[bool], ...]:
+    return (_requests.c.model == model, _requests.c.role == "production")
+
+
+def _answered() -> ColumnElement[bool]:
+    return and_(_requests.c.failed.is_(False), _requests.c.prediction.is_not(None))
+
+
+def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    """1 where it holds and 0 everywhere else, unknown included."""
+    return case((condition, 1), else_=0)
+
+
+def _look(start: datetime, counts: tuple[int, ...]) -> Look:
+    requests, errors, slow, labelled, wrong = counts
+    return Look(start=start, requests=requests, errors=errors, slow=slow, labelled=labelled, wrong=wrong)

@@ -1,0 +1,96 @@
+"""Rollback: back to the last version known good; trains nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.case import Case
+from tasks.decide import rollback as judgement
+from tasks.records import Finding, Standing, Transition, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a rollback.
+
+    Attributes:
+        target: Version that was chosen, or None.
+        transition: As it was carried out; None when there is no target or in a dry run.
+        verdict: How the target was chosen and tried.
+        reason: One sentence.
+    """
+
+    target: str | None
+    transition: Transition | None
+    verdict: Verdict
+    reason: str
+
+
+def roll_back(case: Case, standing: Standing, *, reason: str, to: str | None = None, automatic: bool = True) -> Outcome:
+    """Choose the version to go back to, see that it loads and answers, and move to it.
+
+    Args:
+        case: Whose model.
+        standing: What the decision is based on.
+        reason: Why the present version has to go.
+        to: A version that a person names, which must be known good all the same; empty: the newest one.
+        automatic: Counts against the policy's limit of automatic rollbacks.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read.
+    """
+    health = case.policy.health
+    recent = case.ledger.rollbacks_since(case.model, case.now - health.rollback_window) if automatic else 0
+    choice = judgement.choose(standing, rollbacks_in_window=recent, limit=health.max_rollbacks, to=to)
+    findings: list[Finding] = [choice.finding]
+    for version in choice.versions:
+        tried = try_out(case, version)
+        findings.append(tried)
+        if tried.outcome == "ok":
+            return _back(case, standing, version, reason, tuple(findings))
+    why = choice.finding.reason if not choice.versions else "no version known good loads and answers"
+    return _stay(case, f"Production stays at version {standing.production}: {why}", tuple(findings))
+
+
+def _back(case: Case, standing: Standing, version: str, reason: str, findings: tuple[Finding, ...]) -> Outcome:
+    told = f"version {standing.production} goes back to {version}: {reason}"
+    verdict = Verdict(judge="rollback", decision="back", reason=told, findings=findings)
+    if case.dry_run:
+        return Outcome(version, None, verdict, told)
+    return Outcome(version, _carry_out(case, standing, version, verdict), verdict, told)
+
+
+def _stay(case: Case, reason: str, findings: tuple[Finding, ...]) -> Outcome:
+    """Nothing moves; the ledger tells why."""
+    verdict = Verdict(judge="rollback", decision="stay", reason=reason, findings=findings)
+    case.note(verdict)
+    return Outcome(None, None, verdict, reason)
+
+
+def try_out(case: Case, version: str) -> Finding:
+    """Whether a version loads and answers its stored example in a fresh process, right now."""
+    from tasks.scoring import answers_in_fresh_process  # noqa: PLC0415  the quiet path must not import scikit-learn
+
+    try:
+        folder = case.registry().fetch(case.ledger, case.model, version)
+        answered, reason = answers_in_fresh_process(folder, case.policy)
+    except Exception as error:  # noqa: BLE001  an artifact that cannot be fetched is a finding about it
+        answered, reason = False, f"version {version} cannot be fetched: {error}"
+    outcome = "unknown" if answered is None else "ok" if answered else "breach"
+    return Finding(name=f"version {version} answers", outcome=outcome, reason=reason)
+
+
+def _carry_out(case: Case, standing: Standing, version: str, verdict: Verdict) -> Transition:
+    case.note(verdict, version=version)
+    return case.registry().move(
+        case.ledger,
+        standing,
+        action="rollback",
+        version=version,
+        actor=case.actor,
+        reason=verdict.reason,
+        at=case.now,
+        trail=case.trail,
+        flow_run_id=case.flow_run_id,
+        evidence={"verdict": verdict},
+    )

@@ -1,0 +1,140 @@
+"""Signals: everything the triggers look at, read once.
+
+What cannot be read is named in ``Signals.unavailable``; it never stops the reading of the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tasks import profile as profiles
+from tasks.case import Case
+from tasks.data import Dataset, load, schema_changes
+from tasks.decide.metrics import Unmeasurable, measure
+from tasks.plugins import custom_metric
+from tasks.records import ColumnProfile, Measurement, Profile, Scores, Signals, Standing, Urgency
+from tasks.scoring import classes_of, score
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The signals, and the rows they were read from, so that nothing reads them again.
+
+    Attributes:
+        signals: For the triggers.
+        dataset: Rows of the lookback window.
+    """
+
+    signals: Signals
+    dataset: Dataset
+
+
+def observe(case: Case, standing: Standing, *, event: str | None = None, urgency: Urgency = "high") -> Observed:
+    """Read the lookback window once, and from it everything that the triggers ask.
+
+    Args:
+        case: Whose model.
+        standing: What the ledger says.
+        event: Reason of a person or an event that asks for a retraining.
+        urgency: As given with it.
+
+    Raises:
+        DataError: When the source cannot be read.
+    """
+    policy = case.policy
+    dataset = load(policy, case.stores, start=case.now - policy.data.lookback, end=case.now, remember=not case.dry_run)
+    known = {"now": case.now, "event": event, "event_urgency": urgency, "production": standing.production}
+    if standing.production is None:
+        return Observed(Signals(**known), dataset)  # type: ignore[arg-type]
+    profile = profile_of(case, standing.production)
+    if profile is None:
+        why = f"version {standing.production} has no stored profile; promote a version that was trained by Backstop"
+        names = ("age", "drift", "performance", "prediction", "volume", "upstream")
+        return Observed(Signals(**known, unavailable=dict.fromkeys(names, why)), dataset)  # type: ignore[arg-type]
+    return Observed(_against(case, standing.production, profile, dataset, event, urgency), dataset)
+
+
+def profile_of(case: Case, version: str) -> Profile | None:
+    """The reference profile that was stored with a version, or None."""
+    stored = case.ledger.profile(case.model, version)
+    return None if stored is None else profiles.from_plain(stored)
+
+
+def _against(
+    case: Case, version: str, profile: Profile, dataset: Dataset, event: str | None, urgency: Urgency
+) -> Signals:
+    """The signals of the rows that came after the Production version was made."""
+    newer = dataset.between(profile.holdout.end, case.now)
+    recent = newer.between(case.now - case.policy.triggers.window, case.now)
+    unavailable: dict[str, str] = {}
+    changes = schema_changes(recent, profile)
+    prediction, performance = _answers(case, version, profile, recent, unavailable)
+    return Signals(
+        now=case.now,
+        profile=profile,
+        production=version,
+        recent=profiles.count(recent.features, profile.columns),
+        recent_prediction=prediction,
+        performance=performance,
+        labelled_since=len(newer.labelled),
+        schema=changes,
+        source_version=case.policy.data.source_version,
+        event=event,
+        event_urgency=urgency,
+        unavailable=unavailable,
+    )
+
+
+def _answers(
+    case: Case, version: str, profile: Profile, recent: Dataset, unavailable: dict[str, str]
+) -> tuple[ColumnProfile | None, Measurement | None]:
+    """The Production version's answers on the recent rows: their distribution, and how good they were."""
+    policy = case.policy
+    if not len(recent):
+        unavailable |= dict.fromkeys(("prediction", "performance"), _since(profile.holdout.end))
+        return None, None
+    try:
+        model = case.registry().load(case.ledger, policy, version)
+        scores = score(model, recent, classes=classes_of(model, recent, policy))
+    except Exception as error:  # noqa: BLE001  whatever the model raises, the other signals are still read
+        unavailable |= dict.fromkeys(
+            ("prediction", "performance"), f"version {version} could not score the recent rows: {error}"
+        )
+        return None, None
+    prediction = profiles.count_prediction(scores, profile.prediction) if profile.prediction else None
+    return prediction, _performance(case, scores, recent, unavailable)
+
+
+def _performance(case: Case, scores: Scores, recent: Dataset, unavailable: dict[str, str]) -> Measurement | None:
+    rule = case.policy.triggers.performance
+    if rule is None:
+        return None
+    labelled = recent.target.notna().to_numpy()
+    if not labelled.any():
+        unavailable["performance"] = "no recent row has a label yet"
+        return None
+    try:
+        return measure(rule.metric, rows_of(scores, labelled), custom=custom_metric(rule.metric))
+    except Unmeasurable as error:
+        unavailable["performance"] = str(error)
+        return None
+
+
+def rows_of(scores: Scores, mask: object) -> Scores:
+    """The scores of some of the rows.
+
+    Args:
+        scores: Of n rows.
+        mask: shape (n,), booleans or positions.
+    """
+    return Scores(
+        truth=scores.truth[mask],
+        prediction=scores.prediction[mask],
+        probability=None if scores.probability is None else scores.probability[mask],
+        classes=scores.classes,
+    )
+
+
+def _since(moment: datetime) -> str:
+    return f"no rows since {moment:%Y-%m-%d %H:%M}, when the Production version's data ended"

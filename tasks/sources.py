@@ -1,0 +1,235 @@
+"""Sources: rows out of SQL, Parquet, CSV or the user's loader, as they are."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import (
+    Date,
+    DateTime,
+    Engine,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    inspect,
+    select,
+    text,
+    type_coerce,
+)
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+from sqlalchemy.sql import ColumnElement, Select
+from sqlalchemy.sql.elements import TextClause
+from sqlalchemy.types import Integer, Numeric
+
+from tasks.plugins import PluginError, expand, resolve
+from tasks.policy import Data, Order
+from tasks.policy_problem import near
+
+_FILES = (".csv", ".csv.gz", ".parquet")
+_SECRET = re.compile(r"((?:password|passwd|pwd|token|secret|apikey|api_key)=)[^&\s;]+", re.IGNORECASE)
+_MARGIN = timedelta(days=2)
+"""SQL is asked for so much more at both ends, and the rows are cut exactly afterwards: text and naive timestamps cannot
+be compared exactly in SQL."""
+
+
+class DataError(ValueError):
+    """Rows that cannot be used.
+
+    Attributes:
+        problems: Everything that is wrong, one sentence each.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+def is_file(source: str) -> bool:
+    """Whether a source is a file that can be overwritten."""
+    return "://" not in source and source.endswith(_FILES)
+
+
+def read(data: Data, *, start: datetime, end: datetime, environment: Mapping[str, str] = os.environ) -> pd.DataFrame:
+    """The rows of a source with all their columns.
+
+    A SQL source is asked for the window and two days around it; files are read whole, a loader decides itself.
+
+    Args:
+        data: Where from.
+        start: Of the window, aware.
+        end: Of the window, aware, not included.
+        environment: For ``${NAME}`` in the source.
+
+    Raises:
+        DataError: When it cannot be read. No message holds a password.
+    """
+    try:
+        source = expand(data.source, environment)
+    except PluginError as error:
+        raise DataError(f"data.source {error}") from None
+    if "://" in source:
+        return _from_sql(data, source, start, end)
+    if is_file(source):
+        return _from_file(data, Path(source))
+    return _from_loader(source, start, end)
+
+
+def _from_file(data: Data, path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise DataError(f"data.source: there is no file {path}; correct the path, or put the file there")
+    as_text = {*data.categorical, *(set(data.key) & set(data.drop))}
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        # Only an empty field is a null here: "NA" may be a word, and tidy() knows which columns hold numbers.
+        return pd.read_csv(
+            path, keep_default_na=False, na_values=[""], low_memory=False, dtype=dict.fromkeys(as_text, str)
+        )
+    except (OSError, ValueError) as error:  # the parsers' errors are ValueErrors, arrow's too
+        kind = "Parquet" if path.suffix == ".parquet" else "CSV with a header line, in UTF-8"
+        raise DataError(f"data.source: {path} cannot be read: {error}; it must be {kind}") from error
+
+
+def _from_loader(path: str, start: datetime, end: datetime) -> pd.DataFrame:
+    try:
+        loader = resolve(path, place="data.source", accepts=("start", "end"))
+        frame = loader(start=start, end=end)
+    except PluginError as error:
+        raise DataError(str(error)) from error
+    except Exception as error:
+        # The user's code may raise anything.
+        raise DataError(f"data.source: {path} raised {type(error).__name__}: {error}; correct the loader") from error
+    if not isinstance(frame, pd.DataFrame):
+        problem = f"data.source: {path} returned {type(frame).__name__}; it must return a pandas DataFrame"
+        raise DataError(problem)
+    return frame.rename(columns=str)
+
+
+def _from_sql(data: Data, source: str, start: datetime, end: datetime) -> pd.DataFrame:
+    url, engine = _engine(source)
+    shown = masked(url)
+    try:
+        with engine.connect() as connection:
+            statement, values = _statement(data, connection, start, end)
+            return pd.read_sql(statement, connection, params=values)
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error)
+        said = _without(cause, url.password).strip().splitlines()[0]
+        remedy = "see that the server runs, that the address is right and that the user may read the table"
+        raise DataError(f"data.source: {shown} cannot be read: {said}; {remedy}") from None
+    finally:
+        engine.dispose()
+
+
+def _engine(source: str) -> tuple[URL, Engine]:
+    try:
+        url = make_url(source)
+        shown = masked(url)
+        memory = url.database in {None, "", ":memory:"} or str(url.database).startswith("file:")
+        # SQLite would create an empty database where the file is missing.
+        if url.get_backend_name() == "sqlite" and not memory and not Path(str(url.database)).is_file():
+            raise DataError(f"data.source: there is no file {url.database} ({shown}); correct the path")
+        return url, create_engine(url, poolclass=NullPool, hide_parameters=True)
+    except ArgumentError:
+        scheme = source.partition("://")[0]
+        problem = f"data.source: the address {scheme}://... is no SQLAlchemy URL; write dialect://user@host/database"
+        raise DataError(problem) from None
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        remedy = "install the driver (backstop[postgres] has psycopg: postgresql+psycopg://...) or correct the scheme"
+        raise DataError(f"data.source: {shown} needs a driver that is not there: {error}; {remedy}") from None
+
+
+def masked(url: URL) -> str:
+    """The address without its secrets."""
+    return _SECRET.sub(r"\1***", url.render_as_string(hide_password=True))
+
+
+def _without(message: str, password: Any) -> str:
+    cleaned = message.replace(str(password), "***") if password else message
+    return _SECRET.sub(r"\1***", cleaned)
+
+
+def _statement(
+    data: Data, connection: Connection, start: datetime, end: datetime
+) -> tuple[Select[Any] | TextClause, dict[str, Any]]:
+    """What to ask the database, and the values of its bound parameters."""
+    if isinstance(data.timestamp, Order) and data.timestamp.column is None:
+        raise DataError("data.timestamp: a SQL source has no order of its own; name the `column` that orders the rows")
+    sqlite = connection.dialect.name == "sqlite"
+    bounds = _bounds(data, start, end, as_text=sqlite)
+    if data.query is not None:
+        asked = set(text(data.query).compile().params)
+        if unknown := sorted(asked - set(bounds)):
+            raise DataError(f"data.query has the parameter :{unknown[0]}; only :start and :end are given")
+        return text(data.query), {name: value for name, value in bounds.items() if name in asked}
+    table = _table(str(data.table), connection)
+    # SQLAlchemy reads SQLite's dates in one format only; as text they are read like any other.
+    raw = [
+        type_coerce(column, String).label(column.name)
+        if sqlite and isinstance(column.type, Date | DateTime)
+        else column
+        for column in table.columns
+    ]
+    statement = select(*raw)
+    if str(data.time_column) not in table.columns:
+        return statement.limit(1), {}  # the columns are checked on what comes back
+    return _within(statement, data, table, start, end, sqlite=sqlite), {}
+
+
+def _table(name: str, connection: Connection) -> Table:
+    schema, _, bare = name.rpartition(".")
+    there = inspect(connection)
+    known = [*there.get_table_names(schema=schema or None), *there.get_view_names(schema=schema or None)]
+    if bare not in known:
+        listed = ", ".join(sorted(known)[:20]) or "none"
+        raise DataError(f"data.table: there is no table {name!r}{near(bare, known)}; there are: {listed}")
+    return Table(bare, MetaData(), schema=schema or None, autoload_with=connection)
+
+
+def _within(
+    statement: Select[Any], data: Data, table: Table, start: datetime, end: datetime, *, sqlite: bool
+) -> Select[Any]:
+    column = table.columns[str(data.time_column)]
+    if isinstance(data.timestamp, str) and isinstance(column.type, Integer | Numeric):
+        return statement.limit(1)  # numbers are no moments; moments() says so
+    textual = isinstance(column.type, String) or (sqlite and isinstance(data.timestamp, str))
+    compared: ColumnElement[Any] = type_coerce(column, String) if textual else column
+    bounds = _bounds(data, start, end, as_text=textual)
+    zoned = getattr(column.type, "timezone", False)
+    if not textual and isinstance(data.timestamp, str) and not zoned:
+        bounds = {name: value.replace(tzinfo=None) for name, value in bounds.items()}
+    # A row without a time is a problem to report, not one to overlook.
+    inside = (compared >= bounds["start"]) & (compared < bounds["end"])
+    return statement.where(inside | column.is_(None))
+
+
+def _bounds(data: Data, start: datetime, end: datetime, *, as_text: bool) -> dict[str, Any]:
+    """The window with its margin: ordinals where an order is read as time, else dates as text, else moments."""
+    first, last = _earlier(start), _later(end)
+    if isinstance(data.timestamp, Order):
+        return {"start": ordinal(data.timestamp, start), "end": ordinal(data.timestamp, end) + 1}
+    if as_text:
+        return {"start": first.date().isoformat(), "end": last.date().isoformat()}
+    return {"start": first, "end": last}
+
+
+def _earlier(moment: datetime) -> datetime:
+    return moment - _MARGIN if moment - datetime.min.replace(tzinfo=UTC) > _MARGIN else moment
+
+
+def _later(moment: datetime) -> datetime:
+    return moment + _MARGIN if datetime.max.replace(tzinfo=UTC) - moment > _MARGIN else moment
+
+
+def ordinal(order: Order, moment: datetime) -> int:
+    """The last ordinal that is not after a moment."""
+    return (moment - datetime.combine(order.start, time(), UTC)) // order.step

@@ -1,0 +1,113 @@
+"""Watch: one tick for one model, from the evidence to what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tasks.case import Case
+from tasks.decide import health
+from tasks.health_sources import Period, due, source
+from tasks.records import Standing, Transition, Verdict
+from tasks.rollback import roll_back
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one tick came to.
+
+    Attributes:
+        decision: As in :class:`tasks.records.Report`.
+        reason: One sentence.
+        verdicts: Of the periods that were judged, and of the rollback.
+        transition: That was carried out, or None.
+        news: Something changed that a person would want to read.
+    """
+
+    decision: str
+    reason: str
+    verdicts: tuple[Verdict, ...] = ()
+    transition: Transition | None = None
+    news: bool = False
+
+
+def tick(case: Case, standing: Standing) -> Tick:
+    """Judge the version that serves, and act on it. On the quiet path this reads two tables and writes nothing.
+
+    Args:
+        case: Whose model.
+        standing: What the ledger says.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read.
+    """
+    version, since = standing.production, standing.since
+    if version is None or since is None:
+        return Tick("held", "nothing is in Production, so there is nothing to watch")
+    last = next(iter(case.ledger.decisions(case.model, "health", limit=1)), None)
+    known = last if last is not None and last.version == version and last.at >= since else None
+    verdicts: tuple[Verdict, ...] = ()
+    for period in due(since, case.now, case.policy.health, judged_until=known.at if known else None):
+        verdict = _judge(case, version, period)
+        verdicts += (verdict,)
+        if verdict.decision == "unhealthy":
+            return _unhealthy(case, standing, version, verdicts)
+        over = case.now >= period.end
+        if over or known is None or known.verdict.decision != verdict.decision:
+            case.note(verdict, version=version)
+        if verdict.decision == "healthy" and version not in standing.known_good:
+            case.state(version, "known-good", verdict.reason)
+    return _quiet(case, standing, version, verdicts)
+
+
+def _judge(case: Case, version: str, period: Period) -> Verdict:
+    policy = case.policy
+    evidence = source(case.stores).evidence(
+        case.model,
+        version,
+        started=period.start,
+        now=min(case.now, period.end),
+        health=policy.health,
+        problem=policy.problem,
+    )
+    return health.judge(evidence, policy.health, problem=policy.problem, planned_looks=period.planned_looks)
+
+
+def _unhealthy(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict, ...]) -> Tick:
+    verdict = verdicts[-1]
+    case.note(verdict, version=version)
+    back = roll_back(case, standing, reason=verdict.reason)
+    decision = "rolled-back" if back.target is not None else "held"
+    title = f"{case.model}: version {version} is unhealthy, " + (
+        f"rolled back to {back.target}" if back.target is not None else "and nothing is eligible to go back to"
+    )
+    _page_once(case, version, title, back.reason, always=back.transition is not None)
+    return Tick(decision, back.reason, (*verdicts, back.verdict), back.transition, news=True)
+
+
+def _quiet(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict, ...]) -> Tick:
+    verdict = verdicts[-1]
+    settled = any(one.decision == "healthy" for one in verdicts)
+    silent = next((one for one in verdict.findings if one.evidence.get("page")), None)
+    if silent is not None:
+        _page_once(case, version, f"{case.model}: no evidence about version {version}", silent.reason)
+        return Tick("held", f"version {version} stays: {silent.reason}", verdicts)
+    if settled and version not in standing.known_good:
+        healthy = next(one for one in verdicts if one.decision == "healthy")
+        return Tick("healthy", f"version {version} is known good: {healthy.reason}", verdicts, news=True)
+    if settled:
+        return Tick("healthy", f"version {version}: {verdict.reason}", verdicts)
+    return Tick("watching", f"version {version}: {verdict.reason}", verdicts)
+
+
+def _page_once(case: Case, version: str, title: str, reason: str, *, always: bool = False) -> None:
+    """Tell a person, but not every minute: once per silence deadline."""
+    paged: datetime | None = case.ledger.fact_at(case.model, version, "paged")
+    if (
+        not always
+        and paged is not None
+        and case.now - paged < max(case.policy.health.silence, case.policy.health.watch)
+    ):
+        return
+    case.state(version, "paged", title)
+    case.tell(title, f"{reason}\ntrail {case.trail}")

@@ -1,0 +1,52 @@
+"""What the tests share: one Prefect API for the session, one migrated MLflow database to copy, stores in ``tmp_path``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true", PREFECT_SERVER_ANALYTICS_ENABLED="false")
+
+from tasks.stores import Stores
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh MLflow database: its migrations take seconds, a copy of it takes none."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    uri = f"sqlite:///{path}"
+    MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models(max_results=1)
+    return path
+
+
+@pytest.fixture
+def stores(tmp_path: Path, mlflow_template: Path) -> Stores:
+    """Everything that lasts, in ``tmp_path``."""
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(mlflow_template, home / "mlflow.db")
+    return Stores.at(home)
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real Prefect API on a temporary database; half a minute to start, so there is one for the session."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+@pytest.fixture(scope="session")
+def public_data() -> Path:
+    """Folder of the public data sets."""
+    folder = os.environ.get("BACKSTOP_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("BACKSTOP_TEST_DATA does not point to the public data sets; they are not part of this repository")
+    return Path(folder)

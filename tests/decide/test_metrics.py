@@ -1,0 +1,276 @@
+"""Metrics: the values of scikit-learn, and errors that a simulation confirms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+
+from tasks.decide.influence import FAMILIES, LOSSES
+from tasks.decide.intervals import bonett_price, clopper_pearson, least_sample, newcombe, quantile_bounds
+from tasks.decide.metrics import Unmeasurable, bounds, compare, measure
+from tasks.policy import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from tasks.records import Measurement, Scores
+
+
+def binary(n: int, seed: int, noise: float = 1.0, rate: float = 0.3) -> Scores:
+    rng = np.random.default_rng(seed)
+    truth = (rng.random(n) < rate).astype(int)
+    logit = np.round(2.0 * truth - 1.0 + rng.normal(0, noise, n), 1)  # rounded, so that there are ties
+    positive = 1 / (1 + np.exp(-logit))
+    return Scores(
+        truth=truth,
+        prediction=(positive > 0.5).astype(int),
+        probability=np.column_stack([1 - positive, positive]),
+        classes=("no", "yes"),
+    )
+
+
+def multiclass(n: int, seed: int) -> Scores:
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    raw = np.exp(1.5 * np.eye(3)[truth] + rng.normal(0, 1, (n, 3)))
+    probability = raw / raw.sum(axis=1, keepdims=True)
+    return Scores(truth=truth, prediction=probability.argmax(axis=1), probability=probability, classes=("a", "b", "c"))
+
+
+def regression(n: int, seed: int, noise: float = 1.0) -> Scores:
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(10, 3, n)
+    return Scores(truth=truth, prediction=truth + rng.normal(0.2, noise, n))
+
+
+def sklearn_value(metric: str, scores: Scores) -> float:
+    truth, prediction, probability = scores.truth, scores.prediction, scores.probability
+    two = len(scores.classes) == 2
+    average = "binary" if two else "macro"
+    score = probability[:, 1] if probability is not None and two else probability
+    by_name = {
+        "accuracy": lambda: sk.accuracy_score(truth, prediction),
+        "balanced_accuracy": lambda: sk.balanced_accuracy_score(truth, prediction),
+        "f1": lambda: sk.f1_score(truth, prediction, average=average),
+        "f1_macro": lambda: sk.f1_score(truth, prediction, average="macro"),
+        "f1_weighted": lambda: sk.f1_score(truth, prediction, average="weighted"),
+        "precision": lambda: sk.precision_score(truth, prediction, average=average),
+        "recall": lambda: sk.recall_score(truth, prediction, average=average),
+        "roc_auc": lambda: sk.roc_auc_score(truth, score, multi_class="ovr"),
+        "log_loss": lambda: sk.log_loss(truth, probability),
+        "brier": lambda: sk.brier_score_loss(truth, score),
+        "r2": lambda: sk.r2_score(truth, prediction),
+        "rmse": lambda: sk.root_mean_squared_error(truth, prediction),
+        "mae": lambda: sk.mean_absolute_error(truth, prediction),
+    }
+    return float(by_name[metric]())
+
+
+CASES = [(metric, maker) for metric in CLASSIFICATION_METRICS for maker in (binary, multiclass)] + [
+    (metric, regression) for metric in REGRESSION_METRICS
+]
+
+
+@pytest.mark.parametrize(("metric", "maker"), CASES)
+def test_values_are_those_of_scikit_learn(metric: str, maker: Callable[[int, int], Scores]) -> None:
+    scores = maker(400, 1)
+    assert measure(metric, scores).value == pytest.approx(sklearn_value(metric, scores), abs=1e-12)
+
+
+def test_every_metric_of_the_policy_is_built_in() -> None:
+    assert set(FAMILIES) == {*CLASSIFICATION_METRICS, *REGRESSION_METRICS}
+
+
+@pytest.mark.parametrize(("metric", "maker"), CASES)
+def test_the_standard_error_is_the_spread_over_many_samples(metric: str, maker: Callable[[int, int], Scores]) -> None:
+    values = [FAMILIES[metric](maker(300, seed)).value for seed in range(400)]
+    errors = [measure(metric, maker(300, seed)).error for seed in range(20)]
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.15)
+
+
+@pytest.mark.parametrize(("metric", "maker"), CASES)
+def test_influences_sum_to_zero(metric: str, maker: Callable[[int, int], Scores]) -> None:
+    assert FAMILIES[metric](maker(500, 3)).psi.mean() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["f1", "f1_weighted", "roc_auc", "log_loss", "balanced_accuracy", "precision"])
+def test_the_paired_error_is_that_of_a_paired_bootstrap(metric: str) -> None:
+    candidate, production = binary(400, 5, 0.9), binary(400, 5, 1.2)
+    shown = compare(metric, candidate, production, confidence=0.95)
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(400):
+        rows = rng.integers(0, 400, 400)
+        one, two = (
+            Scores(
+                truth=s.truth[rows], prediction=s.prediction[rows], probability=s.probability[rows], classes=s.classes
+            )
+            for s in (candidate, production)
+        )
+        draws.append(FAMILIES[metric](one).value - FAMILIES[metric](two).value)
+    assert (shown.high - shown.low) / 2 / 1.6487 == pytest.approx(np.std(draws), rel=0.15)
+
+
+@pytest.mark.parametrize("metric", sorted(LOSSES))
+def test_of_losses_too_a_better_candidate_has_a_positive_difference(metric: str) -> None:
+    maker = regression if metric in REGRESSION_METRICS else binary
+    better, worse = maker(2000, 7, 0.5), maker(2000, 7, 2.0)
+    assert compare(metric, better, worse, confidence=0.95).low > 0
+    assert compare(metric, worse, better, confidence=0.95).high < 0
+
+
+def test_r2_with_a_negative_baseline_keeps_its_sign() -> None:
+    truth = np.random.default_rng(0).normal(0, 1, 500)
+    awful = Scores(truth=truth, prediction=truth + 5)
+    bad = Scores(truth=truth, prediction=truth + 2)
+    assert measure("r2", awful).value < measure("r2", bad).value < 0
+    assert compare("r2", bad, awful, confidence=0.95).low > 0
+    assert compare("r2", awful, bad, confidence=0.95).high < 0
+
+
+def test_ties_in_the_auc_count_half_and_constant_scores_give_a_half() -> None:
+    truth = np.array([0, 1] * 50)
+    flat = Scores(truth=truth, prediction=truth, probability=np.full((100, 2), 0.5), classes=("a", "b"))
+    assert measure("roc_auc", flat).value == 0.5
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["truth", "prediction", "probability"])
+def test_nan_and_infinity_anywhere_have_no_value(broken: float, where: str) -> None:
+    good = binary(50, 0)
+    arrays = {name: np.array(getattr(good, name), dtype=float) for name in ("truth", "prediction", "probability")}
+    arrays[where].flat[7] = broken
+    with pytest.raises(Unmeasurable, match="NaN or infinite"):
+        measure("accuracy", Scores(**arrays, classes=good.classes))
+
+
+def test_no_rows_have_no_value() -> None:
+    empty = Scores(truth=np.array([]), prediction=np.array([]))
+    with pytest.raises(Unmeasurable, match="no labelled rows"):
+        measure("accuracy", empty)
+
+
+def test_one_class_has_no_auc_and_says_so() -> None:
+    scores = binary(30, 0)
+    alone = Scores(
+        truth=np.zeros(30, int), prediction=scores.prediction, probability=scores.probability, classes=("a", "b")
+    )
+    with pytest.raises(Unmeasurable, match="one class only"):
+        measure("roc_auc", alone)
+
+
+def test_a_metric_that_nobody_knows_names_those_that_are_built_in() -> None:
+    with pytest.raises(Unmeasurable, match="balanced_accuracy"):
+        measure("nonsense", binary(50, 0))
+
+
+def test_a_model_without_probabilities_has_no_log_loss_and_hears_the_remedy() -> None:
+    scores = binary(50, 0)
+    with pytest.raises(Unmeasurable, match="predict_proba"):
+        measure("log_loss", Scores(truth=scores.truth, prediction=scores.prediction, classes=scores.classes))
+
+
+def test_scores_of_different_rows_are_not_compared() -> None:
+    with pytest.raises(Unmeasurable, match="same rows"):
+        compare("accuracy", binary(50, 0), binary(50, 1), confidence=0.95)
+
+
+def test_a_perfect_small_sample_does_not_claim_that_no_error_exists() -> None:
+    truth = np.array([0, 1] * 10)
+    perfect = Scores(truth=truth, prediction=truth, classes=("a", "b"))
+    for metric in ("accuracy", "f1", "f1_weighted", "recall", "precision", "balanced_accuracy"):
+        low, high = bounds(measure(metric, perfect), confidence=0.95)
+        assert low < 0.93, metric
+        assert high == 1
+        assert compare(metric, perfect, perfect, confidence=0.95).low < -0.05, metric
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "f1_weighted", "roc_auc"])
+def test_the_lower_bound_exceeds_the_truth_about_as_rarely_as_promised(metric: str) -> None:
+    true = FAMILIES[metric](binary(300_000, 999)).value
+    lows = [bounds(measure(metric, binary(200, seed)), confidence=0.95)[0] for seed in range(500)]
+    assert np.mean(np.array(lows) > true) < 0.08
+
+
+def f1_of(truth: Any, prediction: Any, probability: Any) -> float:
+    return float(2 * np.sum(truth * prediction) / np.sum(truth + prediction))
+
+
+def test_a_custom_metric_agrees_with_the_built_in_one() -> None:
+    candidate, production = binary(500, 5, 0.9), binary(500, 5, 1.2)
+    ours = compare("f1", candidate, production, confidence=0.95)
+    theirs = compare("mine", candidate, production, confidence=0.95, custom=f1_of)
+    assert theirs.value == pytest.approx(ours.value)
+    assert theirs.low == pytest.approx(ours.low, abs=0.01)
+
+
+def test_a_custom_metric_gives_the_same_answer_in_any_order_of_the_rows() -> None:
+    candidate, production = binary(300, 5, 0.9), binary(300, 5, 1.2)
+    rows = np.random.default_rng(1).permutation(300)
+
+    def shuffled(s: Scores) -> Scores:
+        return Scores(
+            truth=s.truth[rows], prediction=s.prediction[rows], probability=s.probability[rows], classes=s.classes
+        )
+
+    first = compare("mine", candidate, production, confidence=0.95, custom=f1_of)
+    second = compare("mine", shuffled(candidate), shuffled(production), confidence=0.95, custom=f1_of)
+    assert first == second
+
+
+def test_above_a_hundred_thousand_rows_a_custom_metric_is_compared_in_groups() -> None:
+    candidate, production = binary(120_000, 5, 0.9), binary(120_000, 5, 1.2)
+
+    def accuracy(truth: Any, prediction: Any, probability: Any) -> float:
+        return float(np.mean(truth == prediction))
+
+    ours = compare("accuracy", candidate, production, confidence=0.95)
+    theirs = compare("mine", candidate, production, confidence=0.95, custom=accuracy)
+    assert theirs.low == pytest.approx(ours.low, abs=0.001)
+
+
+def test_a_custom_metric_that_raises_or_returns_nan_has_no_value() -> None:
+    def raises(truth: Any, prediction: Any, probability: Any) -> float:
+        raise RuntimeError("no such column")
+
+    with pytest.raises(Unmeasurable, match="RuntimeError: no such column"):
+        measure("mine", binary(50, 0), raises)
+    with pytest.raises(Unmeasurable, match="nan"):
+        measure("mine", binary(50, 0), lambda *_: math.nan)
+
+
+def test_exact_bounds_are_those_of_the_textbook() -> None:
+    low, high = clopper_pearson(4, 10, 0.975)
+    assert (low, high) == (pytest.approx(0.1216, abs=1e-4), pytest.approx(0.7376, abs=1e-4))
+    assert clopper_pearson(0, 10, 0.95)[0] == 0
+    assert clopper_pearson(10, 10, 0.95)[1] == 1
+    with pytest.raises(ValueError, match="at least one"):
+        clopper_pearson(0, 0, 0.95)
+
+
+def test_newcombe_gives_the_interval_of_his_table() -> None:
+    # Newcombe 1998, table II, example (a), method 10: 56/70 - 48/80.
+    low, high = newcombe(56, 70, 48, 80, 0.975)
+    assert (low, high) == (pytest.approx(0.0524, abs=1e-4), pytest.approx(0.3339, abs=1e-4))
+
+
+def test_bonett_price_covers_a_paired_difference_as_promised() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(200, [0.06, 0.08, 0.86], 2000)
+    lows = [bonett_price(int(gain), int(loss), 200, 0.95)[0] for gain, loss, _ in draws]
+    assert 0.02 < np.mean(np.array(lows) > -0.02) < 0.065
+
+
+def test_p99_of_a_hundred_calls_has_no_upper_bound_and_299_have_one() -> None:
+    times = np.linspace(0, 1, 298)
+    assert quantile_bounds(times, 0.99, 0.95)[1] is None
+    assert quantile_bounds(np.linspace(0, 1, 299), 0.99, 0.95)[1] == 1.0
+    assert least_sample(0.99, 0.95) == 299
+
+
+def test_bounds_of_a_measurement_without_an_error_do_not_exist() -> None:
+    with pytest.raises(Unmeasurable):
+        bounds(Measurement(metric="f1", value=0.9, error=None, n=10), confidence=0.95)
+    with pytest.raises(Unmeasurable):
+        bounds(Measurement(metric="f1", value=math.nan, error=0.1, n=10), confidence=0.95)

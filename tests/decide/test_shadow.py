@@ -1,0 +1,115 @@
+"""Shadow: promote, reject or need more, and never a yes out of nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from tasks.decide.shadow import judge, side
+from tasks.policy import Shadow
+from tasks.records import ShadowEvidence, Span, Verdict, to_plain
+
+SPAN = Span(start=datetime(2024, 4, 1, tzinfo=UTC), end=datetime(2024, 4, 8, tzinfo=UTC))
+RULES = Shadow()
+
+
+def shadow(
+    wins: int = 0, losses: int = 0, ties: int = 0, requests: int | None = None, failures: int = 0
+) -> ShadowEvidence:
+    answered = wins + losses + ties if requests is None else requests
+    return ShadowEvidence(
+        wins=wins, losses=losses, ties=ties, requests=answered, agreements=answered, failures=failures, span=SPAN
+    )
+
+
+def outcomes(verdict: Verdict) -> dict[str, str]:
+    return {finding.name: finding.outcome for finding in verdict.findings}
+
+
+def test_a_better_challenger_is_promoted_and_a_worse_one_rejected() -> None:
+    assert judge(shadow(120, 40, 840), RULES).decision == "promote"
+    verdict = judge(shadow(40, 120, 840), RULES)
+    assert verdict.decision == "reject"
+    assert "only the challenger was right on 40, only the champion on 120 of 1,000" in verdict.reason
+
+
+def test_an_equal_challenger_is_promoted_in_the_end() -> None:
+    assert judge(shadow(30, 30, 100), RULES).decision == "wait"
+    assert judge(shadow(500, 500, 19_000), RULES).decision == "promote"
+
+
+def test_few_labels_wait_and_say_about_how_many_more_are_needed() -> None:
+    verdict = judge(shadow(3, 2, 20), RULES)
+    assert verdict.decision == "wait"
+    assert re.search(r"about [\d,]+ to [\d,]+ more labels are needed", verdict.reason)
+
+
+def test_no_labels_wait() -> None:
+    verdict = judge(shadow(requests=5000), RULES)
+    assert verdict.decision == "wait"
+    assert "none of 5,000 requests has a label yet" in verdict.reason
+
+
+def test_no_requests_wait_and_say_how_to_record_them_or_to_turn_it_off() -> None:
+    verdict = judge(shadow(), RULES)
+    assert verdict.decision == "wait"
+    assert "request log" in verdict.reason
+    assert "shadow: off" in verdict.reason
+    assert set(outcomes(verdict).values()) == {"unknown"}
+
+
+def test_a_challenger_that_cannot_answer_is_rejected_although_it_is_right_where_it_can() -> None:
+    verdict = judge(shadow(120, 40, 840, failures=40), RULES)
+    assert verdict.decision == "reject"
+    assert "failed on 40 of 1,040" in verdict.reason
+    dead = judge(shadow(failures=300), RULES)
+    assert dead.decision == "reject"
+
+
+def test_a_few_failures_that_could_be_chance_wait() -> None:
+    verdict = judge(shadow(120, 10, 70, failures=4), RULES)
+    assert outcomes(verdict) == {"comparison": "ok", "agreement": "exempt", "failures": "unknown"}
+    assert verdict.decision == "wait"
+    assert judge(shadow(120, 40, 840, failures=5), RULES).decision == "promote"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [shadow(wins=10, requests=5), shadow(wins=-1, losses=2, requests=10), shadow(wins=float("nan"), requests=5)],  # type: ignore[arg-type]
+)
+def test_counts_that_contradict_each_other_wait(broken: ShadowEvidence) -> None:
+    verdict = judge(broken, RULES)
+    assert verdict.decision == "wait"
+    assert "contradict" in verdict.reason
+
+
+@pytest.mark.parametrize(("worse_by", "wrong"), [(0.02, "promote"), (0.0, "reject")])
+def test_asking_ten_times_is_wrong_no_more_often_than_promised(worse_by: float, wrong: str) -> None:
+    rng = np.random.default_rng(0)
+    errors = 0
+    for _ in range(400):
+        daily = rng.multinomial(200, [0.06 - worse_by / 2, 0.06 + worse_by / 2, 0.88], 10).cumsum(axis=0)
+        for wins, losses, ties in daily.tolist():
+            decision = judge(shadow(wins, losses, ties), RULES).decision
+            if decision != "wait":
+                errors += decision == wrong
+                break
+    assert errors / 400 <= 0.05
+
+
+def test_the_evidence_has_mean_one_at_its_bound() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(40, [0.10, 0.12, 0.78], 10_000)
+    values = [np.exp(side(*counts, -0.02).log_e) for counts in draws.tolist()]
+    assert np.mean(values) == pytest.approx(1, abs=0.06)
+
+
+def test_a_verdict_is_plain_json() -> None:
+    verdict = judge(shadow(3, 2, 20), RULES)
+    json.dumps(to_plain(verdict), allow_nan=False)
+    for finding in verdict.findings:
+        json.dumps([finding.value, finding.interval, finding.n, dict(finding.evidence)])
