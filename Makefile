@@ -29,9 +29,14 @@ help: ## List the targets
 # that sqlalchemy[asyncio] is the pinned sqlalchemy. The project itself needs no build: a .pth file puts its folder
 # on the path.
 $(STAMP): requirements.lock pyproject.toml
-	@if [ -z "$(PYTHON)" ]; then \
-		echo "No Python 3.11, 3.12 or 3.13 was found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; fi
-	@if [ ! -x $(BIN)/python ]; then echo "Making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); fi
+	@if [ ! -x $(BIN)/python ]; then \
+		python="$(PYTHON)"; \
+		if [ -z "$$python" ]; then \
+			echo "No Python 3.11, 3.12 or 3.13 was found; install one, or name it: make PYTHON=/path/to/python" >&2; \
+			exit 1; \
+		fi; \
+		echo "Making $(VENV) with $$python"; "$$python" -m venv $(VENV); \
+	fi
 	@if command -v uv >/dev/null 2>&1; then uv=uv; \
 	elif [ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then uv=$(BIN)/uv; \
 	else uv=; fi; \

@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 
 from prefect import flow
 from pydantic import Field
-from tasks.data import NothingNew
 
 from flows.steps import answered_for, concluded, flow_run_id, published, reconciled, step
 from tasks import candidate as candidates
 from tasks import evidence, promotion
 from tasks.case import Case, check_plugins, open_case
+from tasks.data import NothingNew
 from tasks.decide import gate, triggers
 from tasks.plugins import custom_metric
 from tasks.policy_file import load
@@ -68,7 +68,7 @@ async def _retrain(case: Case, event: str | None, urgency: str) -> Report:
     if why.decision == "keep":
         return concluded(case, "retrain", "kept", why.reason, verdicts=(why,))
     try:
-        parts = await step(candidates.divide)(case, observed.dataset, observed.signals.profile)
+        parts = await step(candidates.divide)(case, observed.dataset, observed.signals.profile, asked=event is not None)
     except NothingNew as nothing:
         return concluded(case, "retrain", "kept", f"{why.reason} Not retrained: {nothing}", verdicts=(why,))
     with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:

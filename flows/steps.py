@@ -9,13 +9,14 @@ from typing import ParamSpec, TypeVar
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import State
 from prefect.context import get_run_context
 from prefect.exceptions import MissingContextError
-from prefect.states import Completed, State
-from tasks.data import DataError
+from prefect.states import Completed
 
 from tasks import report as reports
 from tasks.case import Case, mistake
+from tasks.data import DataError
 from tasks.records import Finding, Report, Standing, Transition, Verdict
 
 P = ParamSpec("P")

@@ -11,13 +11,15 @@ from datetime import datetime
 from typing import Annotated
 
 from prefect import flow
-from prefect.states import Completed, State
+from prefect.client.schemas import State
+from prefect.states import Completed
 from pydantic import Field
 
 from flows.steps import STATES, answered_for, concluded, flow_run_id, leave_report, reconciled, step
 from tasks import watch as watching
 from tasks.case import Case, open_case
-from tasks.policy_file import load_many
+from tasks.policy import Policy
+from tasks.policy_file import PolicyError, load_many
 from tasks.records import Report
 
 
@@ -25,14 +27,14 @@ class WatchFailed(RuntimeError):
     """The tick failed for some models; the others were looked at.
 
     Attributes:
-        reports: Of all models, the failed ones with their error.
+        reports: Of all models whose policy could be read, the failed ones with their error.
     """
 
-    def __init__(self, reports: list[Report]) -> None:
+    def __init__(self, reports: list[Report], broken: str) -> None:
         self.reports = reports
-        failed = [report for report in reports if report.error]
-        told = "; ".join(f"{report.model}: {report.error}" for report in failed)
-        super().__init__(f"{len(failed)} of {len(reports)} models failed: {told}")
+        failed = [f"{report.model}: {report.error}" for report in reports if report.error]
+        told = "\n".join(part for part in ("; ".join(failed), broken) if part)
+        super().__init__(f"{len(failed)} of {len(reports)} models failed or were not watched: {told}")
 
 
 @flow(name="watch", flow_run_name="watch {policy}")
@@ -47,14 +49,29 @@ async def watch(
     One run looks at many models; what fails for one is reported at the end and does not stop the others.
     """
     reports: list[Report] = []
-    for loaded in load_many(policy):
+    policies, broken = _readable(policy)
+    for loaded in policies:
         case = open_case(loaded, actor="flows.watch", now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
         with case.ledger:
             try:
                 reports.append(await answered_for(case, "watch", _tick))
             except Exception as error:  # noqa: BLE001  one model's failure never stops the others
                 reports.append(_failed(case, error))
-    return _ended(reports)  # type: ignore[return-value]
+    return _ended(reports, broken)  # type: ignore[return-value]
+
+
+def _readable(spec: str) -> tuple[tuple[Policy, ...], str]:
+    """The policies that can be read, and what is wrong with the others: one broken file stops no other model's watch.
+
+    Raises:
+        PolicyError: When none can be read.
+    """
+    try:
+        return load_many(spec), ""
+    except PolicyError as error:
+        if not error.loaded:
+            raise
+        return tuple(error.loaded), str(error)
 
 
 async def _tick(case: Case) -> Report:
@@ -74,14 +91,14 @@ def _failed(case: Case, error: Exception) -> Report:
     return replace(concluded(case, "watch", "failed", str(error)), error=f"{type(error).__name__}: {error}")
 
 
-def _ended(reports: list[Report]) -> State[list[Report]]:
+def _ended(reports: list[Report], broken: str) -> State[list[Report]]:
     """The run's final state, named after the most serious thing that happened.
 
     Raises:
-        WatchFailed: When any model's tick failed.
+        WatchFailed: When any model's tick failed, or its policy could not be read.
     """
-    if any(report.error for report in reports):
-        raise WatchFailed(reports)
+    if broken or any(report.error for report in reports):
+        raise WatchFailed(reports, broken)
     serious = ("rolled-back", "held", "watching", "healthy")
     worst = min((report.decision for report in reports), key=serious.index)
     message = "; ".join(f"{report.model}: {report.line}" for report in reports if report.decision == worst)

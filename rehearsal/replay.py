@@ -150,7 +150,7 @@ def _table(windows: Sequence[Window]) -> Table:
 
 def means(windows: Sequence[Window]) -> tuple[float, float, float]:
     """Mean metric of the frozen model, of Backstop and of retraining every window; every window counts the same."""
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         sum(getattr(window, name) for window in windows) / len(windows) for name in ("frozen", "served", "every")
     )
 

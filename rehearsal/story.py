@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -91,7 +92,8 @@ class Stage:
         """Half an hour of traffic after a promotion, and the ticks of the watch, until one of them settles it."""
         policy = load_policy(self.policy)
         length = policy.health.watch
-        sample = self.rows.between(since - timedelta(days=3650), since).newest(max(400, 2 * policy.health.min_requests))
+        newest = max(400, 2 * policy.health.min_requests)
+        sample = self.rows.between(EARLIEST, since).take(slice(-newest, None))
         case = self.case(since)
         with case.ledger:
             serve(case, spread(sample, since, length), faults=faults, labels=False)
@@ -108,7 +110,10 @@ class Stage:
         """What the gate and the shadow looked at."""
         for verdict in report.verdicts:
             if verdict.judge in {"gate", "shadow"}:
-                self.console.print(reports.table(verdict))
+                for finding in verdict.findings:
+                    mark = {"ok": "[green]ok[/]    ", "breach": "[red]breach[/]", "unknown": "[yellow]unsure[/]"}
+                    text = f"      {mark.get(finding.outcome, '[dim]exempt[/]')} [dim]{escape(finding.name)}: {escape(finding.reason)}[/]"
+                    self.console.print(text, highlight=False)
 
 
 def everything(policy: str) -> Dataset:
@@ -247,8 +252,10 @@ def ending(stage: Stage) -> None:
     with case.ledger:
         stage.console.print()
         stage.console.print(reports.ledger_table(case.ledger.history(case.model)))
-    stage.console.print("\nLook at what was made:\n  [bold]make mlflow-ui[/]    runs, versions, profiles, reasons")
-    stage.console.print("  [bold]make prefect-ui[/]   flow runs, their states, decision reports")
+    home = os.path.relpath(os.environ["BACKSTOP_HOME"])
+    stage.console.print("\nLook at what was made:")
+    stage.console.print(f"  [bold]BACKSTOP_HOME={home} make mlflow-ui[/]          runs, versions, profiles, reasons")
+    stage.console.print(f"  [bold]PREFECT_HOME={home}/prefect make prefect-ui[/]   flow runs, states, decision reports")
 
 
 async def tell(console: Console, policy: str) -> None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
-from tasks.scoring import classes_of, score
+import pandas as pd
 
 from tasks.case import Case
 from tasks.data import Dataset
-from tasks.requests import RequestLog, Served
+from tasks.requests import Label, RequestLog, Served
+from tasks.scoring import classes_of, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def serve(case: Case, rows: Dataset, *, faults: Faults = HEALTHY, labels: bool =
             at=moment.to_pydatetime(),
             seconds=float(seconds[number]),
             failed=bool(failed[number]),
-            features=features[number],
+            features={str(name): value for name, value in features[number].items()},
             prediction=None if failed[number] else str(answers[number]),
         )
         for number, moment in enumerate(rows.time)
@@ -69,9 +70,9 @@ def serve(case: Case, rows: Dataset, *, faults: Faults = HEALTHY, labels: bool =
         log.record(served)
         if labels:
             log.label(
-                (request.request_id, str(label), request.at)
+                Label(request_id=request.request_id, label=str(label), at=request.at)
                 for request, label in zip(served, rows.target, strict=True)
-                if label is not None and label == label
+                if pd.notna(label)
             )
     return len(served)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks import training
+from tasks import tracking, training
 from tasks.case import Case
-from tasks.data import Dataset, Split, split, validate
+from tasks.data import Dataset, NothingNew, Split, split, validate
 from tasks.decide.metrics import Unmeasurable, measure
 from tasks.plugins import custom_metric
-from tasks.records import Candidate, Measurement, Profile, Scores, Standing, Verdict
+from tasks.records import Candidate, Measurement, Profile, Scores, Verdict
 from tasks.scoring import classes_of, score
 
 
@@ -35,14 +35,24 @@ class Made:
     candidate: Candidate | None
 
 
-def divide(case: Case, dataset: Dataset, production: Profile | None) -> Split:
+def divide(case: Case, dataset: Dataset, production: Profile | None, *, asked: bool = False) -> Split:
     """Check the rows, and set the newest apart as the holdout.
+
+    Args:
+        case: Whose model.
+        dataset: Rows of the lookback window.
+        production: Profile of the Production version, or None.
+        asked: A person or an event asked for the training; then the same rows may be trained on again.
 
     Raises:
         DataError: Lists every problem of the data.
-        NothingNew: When too few rows are newer than what Production was trained on.
+        NothingNew: When no row is newer than what Production was made from, or too few to judge fairly.
     """
     validate(dataset, case.policy)
+    if production is not None and not asked and not len(dataset.between(production.holdout.end, case.now).labelled):
+        raise NothingNew(
+            f"no labelled row has come since {production.holdout.end:%Y-%m-%d %H:%M}; the model would be the same"
+        )
     return split(dataset, case.policy, trained_until=production.trained.end if production else None)
 
 
@@ -64,8 +74,8 @@ def make(case: Case, parts: Split, why: Verdict, scratch: Path) -> Made:
     measured = measurements(case, scores)
     profile = training.profile_of(policy, parts, scores, measured, case.now)
     if case.dry_run:
-        return Made(fitted, parts, scores, profile, training.save(policy, fitted, parts, scratch / "model"), None)
-    candidate = training.log(
+        return Made(fitted, parts, scores, profile, tracking.save(policy, fitted, parts, scratch / "model"), None)
+    candidate = tracking.log(
         policy,
         fitted,
         parts,

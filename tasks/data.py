@@ -27,7 +27,7 @@ _NOTICEABLE = 0.01
 """Share of the rows from which on unknown categories are a change."""
 
 
-class NothingNew(Exception):  # noqa: N818  it is no mistake: there is simply nothing to do
+class NothingNew(Exception):
     """Too few rows are newer than what Production was trained on; its text says how many."""
 
 
@@ -166,7 +166,7 @@ def _repeats(
 ) -> tuple[pd.DataFrame, pd.DatetimeIndex, tuple[str, ...]]:
     """Exact repeats, dealt with as the policy says, and repeated keys."""
     flaws: list[str] = []
-    again = frame.duplicated().to_numpy()
+    again = np.array(frame.duplicated())
     if data.duplicates == "drop":
         frame, time = frame[~again].reset_index(drop=True), time[~again]
     elif data.duplicates == "refuse" and again.any():
@@ -176,13 +176,11 @@ def _repeats(
             f"{time[int(np.flatnonzero(again)[0])].isoformat()}); {remedy}"
         )
     if data.key:
-        repeated = frame.duplicated(subset=list(data.key), keep="first").to_numpy()
-        if data.duplicates == "keep":
-            repeated &= ~frame.duplicated().to_numpy()
-        elif data.duplicates == "refuse":
-            repeated &= ~again  # told above
+        repeated = np.array(frame.duplicated(subset=list(data.key)))
+        if data.duplicates != "drop":
+            repeated &= ~again  # kept on purpose, or told above
         if repeated.any():
-            first = frame.loc[int(np.flatnonzero(repeated)[0]), list(data.key)].tolist()
+            first = frame[list(data.key)].iloc[int(np.flatnonzero(repeated)[0])].tolist()
             flaws.append(
                 f"data.key: {int(repeated.sum())} rows repeat the key {', '.join(data.key)} of another one (first "
                 f"{', '.join(map(str, first))}); correct the source, or name the columns that identify a row"
@@ -254,6 +252,10 @@ def _target_problems(dataset: Dataset, policy: Policy) -> list[str]:
     return problems
 
 
+def _texts(target: pd.Series[Any]) -> pd.Series[Any]:
+    return pd.Series([text_of(label) for label in target], dtype=object)
+
+
 def _value_problems(known: pd.Series[Any], place: str) -> list[str]:
     words = [value for value in known if isinstance(value, str)]
     if words:
@@ -268,7 +270,7 @@ def _value_problems(known: pd.Series[Any], place: str) -> list[str]:
 
 def _class_problems(known: pd.Series[Any], policy: Policy) -> list[str]:
     place, positive = f"data.target {policy.data.target!r}", policy.data.positive
-    counts = known.map(text_of).value_counts()
+    counts = _texts(known).value_counts()
     shown = ", ".join(f"{label} ({count})" for label, count in counts.head(8).items())
     if len(counts) == 1:
         return [f"{place} has only one class: {shown}; look back further, so that both are there"]
@@ -288,7 +290,7 @@ def _leak_problems(labelled: Dataset, policy: Policy) -> list[str]:
     asked = labelled.features.drop(columns=[name for name in data.trusted if name in labelled.features])
     measure = "R2" if regression else "AUC"
     return [
-        f"column {name!r} alone tells the target ({measure} {strength:.3f} on the newer rows, data.leak {data.leak:g}): "
+        f"column {name!r} alone tells the target ({measure} {strength:.3f} on newer rows, data.leak is {data.leak:g}): "
         "it is probably known only afterwards; add it to drop, or to trusted if it is known in time"
         for name, strength in leaks.strengths(asked, labelled.target, regression=regression).items()
         if strength >= data.leak
@@ -361,10 +363,10 @@ def split(dataset: Dataset, policy: Policy, *, trained_until: datetime | None) -
             f"data.min_holdout asks for {data.min_holdout}"
         )
     parts = Split(train=rows.take(slice(0, boundary)), holdout=rows.take(slice(boundary, None)))
-    if not boundary or (policy.problem != "regression" and parts.train.target.map(text_of).nunique() < 2):
+    if len(set(parts.train.target)) < 2:
         raise DataError(
-            f"data.holdout: the {boundary} labelled rows before {rows.time[boundary].isoformat()} have fewer than two "
-            "classes to learn; look back further"
+            f"data.holdout: the {boundary} labelled rows before {rows.time[boundary].isoformat()} hold fewer than "
+            "two different labels to learn from; look back further"
         )
     return parts
 
@@ -385,16 +387,15 @@ def fingerprint(dataset: Dataset) -> str:
 
     It does not depend on the order in which rows of one moment came, nor on that of the columns.
     """
-    columns = {**{f"feature {name}": dataset.features[name] for name in sorted(dataset.features)}}
-    columns["target"] = dataset.target.map(text_of)
-    hashed = {name: _hashes(column) for name, column in columns.items()}
+    hashed = {f"feature {name}": _hashes(dataset.features[name]) for name in sorted(map(str, dataset.features))}
+    hashed["target"] = _hashes(_texts(dataset.target))
     rows = np.zeros(len(dataset), dtype=np.uint64)
     for values in hashed.values():
         rows = (rows ^ values) * np.uint64(0x9E3779B97F4A7C15)
         rows ^= rows >> np.uint64(29)
-    moments_ = dataset.time.as_unit("us").asi8
-    order = np.lexsort((rows, moments_))
-    digest = hashlib.sha256(moments_[order].astype("<i8").tobytes())
+    when = dataset.time.as_unit("us").asi8
+    order = np.lexsort((rows, when))
+    digest = hashlib.sha256(when[order].astype("<i8").tobytes())
     for name, values in hashed.items():
         digest.update(name.encode() + b"\0" + values[order].astype("<u8").tobytes())
     return digest.hexdigest()

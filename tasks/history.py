@@ -57,14 +57,16 @@ def complete(rows: Rows, path: Path, *, write: bool) -> Rows:
         if write and len(rows.frame):
             _write(rows, path)
         return rows
-    first, last = (rows.time.min(), rows.time.max()) if len(rows.time) else (pd.Timestamp.max.tz_localize("UTC"),) * 2
-    older, newer = _part(kept, kept.time < first), _part(kept, kept.time > last)
+    # An empty file has no range of its own: everything that is kept is older than what it holds.
+    everything = np.full(len(kept.time), fill_value=not len(rows.time))
+    older = _part(kept, kept.time < rows.time.min() if len(rows.time) else everything)
+    newer = _part(kept, kept.time > rows.time.max() if len(rows.time) else ~everything)
     together = _join(older, rows)
     stored = _join(together, newer)
     if write and not _same(stored, kept):
         _write(stored, path)
     notes = _notes(rows, kept, older, newer)
-    return Rows(together.frame[rows.frame.columns] if len(rows.frame.columns) else kept.frame, together.time, notes)
+    return Rows(together.frame.reindex(columns=rows.frame.columns), together.time, notes)
 
 
 def _notes(rows: Rows, kept: Rows, older: Rows, newer: Rows) -> tuple[str, ...]:
@@ -124,7 +126,7 @@ def _join(first: Rows, second: Rows) -> Rows:
         return second if len(second.time) else first
     names = list(dict.fromkeys((*second.frame.columns, *first.frame.columns)))
     columns = {name: _stack(first.frame.get(name), second.frame.get(name), first, second) for name in names}
-    return Rows(pd.DataFrame(columns), first.time.append(second.time))
+    return Rows(pd.DataFrame(columns), pd.DatetimeIndex(first.time.append(second.time)))
 
 
 def _stack(first: pd.Series[Any] | None, second: pd.Series[Any] | None, *of: Rows) -> pd.Series[Any]:

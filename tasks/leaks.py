@@ -63,7 +63,7 @@ def _bins(column: pd.Series[Any], older: int) -> tuple[NDArray[np.intp], int]:
     """A bin for each row, learned on the older ones; the last two are for nulls and for levels not seen then."""
     if kind_of(column) == "category":
         levels = pd.Index(pd.unique(column.iloc[:older].dropna()))
-        codes = levels.get_indexer(column) if len(levels) else np.full(len(column), -1)
+        codes = levels.get_indexer(pd.Index(column)) if len(levels) else np.full(len(column), -1)
         size = len(levels)
         codes = np.where(codes < 0, size + 1, codes)
         return np.where(column.isna().to_numpy(), size, codes).astype(np.intp), size + 2
@@ -108,4 +108,6 @@ def _line(values: Floats, truth: Floats, older: int) -> Floats | None:
     if x.size < 2 or np.ptp(x) == 0:
         return None
     slope = float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
-    return np.where(known[older:], y.mean() + slope * (np.where(known, values, 0)[older:] - x.mean()), y.mean())
+    later = np.where(known, values, x.mean())[older:]
+    guess: Floats = y.mean() + slope * (later - x.mean())
+    return guess

@@ -49,7 +49,7 @@ class Ledger(Journal):
             SchemaTooNew: When the tables were made by a later version of Backstop.
             ValueError: When the URL cannot be read.
         """
-        return cls(Database.open(url, schema.metadata, part="ledger", version=schema.VERSION), clock)
+        return cls(Database.open(url, schema.ledger, part="ledger", version=schema.LEDGER_VERSION), clock)
 
     def close(self) -> None:
         """Let go of the database."""

@@ -130,32 +130,36 @@ def _through_apprise(address: str, title: str, body: str) -> None:
             raise ConnectionError(str(heard) or "the sink refused it and gave no reason")
 
 
-class _Heard(logging.Handler):
+class _Heard(logging.Filter):
     """What apprise logs in this thread: its only account of what went wrong.
 
-    Its lines may hold whole addresses, so they go here, to be scrubbed, and nowhere else.
+    Its lines, and those of its HTTP client, hold whole addresses. They end here, to be scrubbed, and reach no handler.
     """
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._thread = threading.get_ident()
         self._lines: list[str] = []
-        self._logger = logging.getLogger("apprise")
+        self._loggers = tuple(logging.getLogger(name) for name in ("apprise", "urllib3.connectionpool"))
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:
-            self._lines.append(record.getMessage())
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.thread != self._thread:
+            return True
+        if record.levelno >= logging.WARNING:
+            self._lines.append(" ".join(record.getMessage().split()))
+        return False
 
     def __enter__(self) -> Self:
-        self._logger.propagate = False
-        self._logger.addHandler(self)
+        for logger in self._loggers:
+            logger.addFilter(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._logger.removeHandler(self)
+        for logger in self._loggers:
+            logger.removeFilter(self)
 
     def __str__(self) -> str:
-        return " ".join(dict.fromkeys(" ".join(self._lines).split("\n"))).strip()
+        return " ".join(dict.fromkeys(self._lines))
 
 
 def _scrubbed(text: str, url: str, environment: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ The file is read once, validated whole, and travels as a frozen record. `docs/po
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
@@ -77,7 +78,8 @@ class Data(Section):
     @field_validator("source")
     @classmethod
     def _source_is_known(cls, value: str) -> str:
-        if "://" in value or value.endswith((".csv", ".csv.gz", ".parquet")) or _is_import_path(value):
+        known = value.endswith((".csv", ".csv.gz", ".parquet")) or _is_import_path(value)
+        if known or "://" in value or re.fullmatch(r"\$\{\w+\}", value):
             return value
         raise ValueError(
             f"{value!r} is no source; give a SQLAlchemy URL, a .csv or .parquet file, or package.module:loader"
@@ -85,7 +87,8 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _sql_needs_a_table(self) -> Self:
-        if ("://" in self.source) == (self.table is None and self.query is None):
+        whole = self.source.startswith("${") and self.source.endswith("}")  # a URL that is kept out of the file
+        if not whole and ("://" in self.source) == (self.table is None and self.query is None):
             raise ValueError("a SQL source needs `table` or `query`; other sources take neither")
         if self.table is not None and self.query is not None:
             raise ValueError("`table` and `query` exclude each other; keep one")

@@ -149,8 +149,8 @@ def by_hand(case: Case, standing: Standing, version: str, reason: str, *, overri
         raise ValueError(f"version {version} of {case.model} stays where it is: {tried.reason}")
     if against and not override:
         raise ValueError(
-            f"version {version} of {case.model} stays where it is: {'; '.join(against)}. Set override to promote it all "
-            "the same"
+            f"version {version} of {case.model} stays where it is: {'; '.join(against)}. Set override to promote it "
+            "all the same"
         )
     note = f"{reason} (by {case.actor}" + (f", although {'; '.join(against)})" if against else ")")
     verdict = Verdict(judge="gate", decision="pass", reason=note, findings=(tried,))

@@ -295,7 +295,7 @@ class Registry:
         self.tag(transition.model, transition.version, "backstop.transition", f"{transition.seq} {transition.action}")
 
     def _drop_challenger(self, model: str, version: str) -> None:
-        if self.view(model).challenger == version:
+        if _text(self._client.get_registered_model(model).aliases.get(CHALLENGER)) == version:
             self._client.delete_registered_model_alias(model, CHALLENGER)
 
     def _read_back(self, transition: Transition) -> None:

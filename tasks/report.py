@@ -38,6 +38,7 @@ _WORDS = {
     "gate": {"ok": "pass", "breach": "fail", "unknown": "inconclusive", "exempt": "does not apply"},
     "shadow": {"ok": "holds", "breach": "worse", "unknown": "undecided", "exempt": "does not apply"},
     "health": {"ok": "healthy", "breach": "unhealthy", "unknown": "unknown", "exempt": "does not apply"},
+    "rollback": {"ok": "possible", "breach": "not possible", "unknown": "unknown", "exempt": "does not apply"},
     "data": {"ok": "ok", "breach": "problem", "unknown": "unknown", "exempt": "does not apply"},
 }
 _UNITS = {
@@ -49,6 +50,8 @@ _UNITS = {
     ("health", "latency_p95"): "share",
     ("health", "accuracy"): "share",
     ("triggers", "volume"): "count",
+    ("triggers", "drift"): "share",
+    ("health", "traffic"): "count",
 }
 _HEADERS = ("check", "outcome", "value", "limit", "n", "in words")
 

@@ -13,63 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    ColumnElement,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    and_,
-    case,
-    false,
-    func,
-    literal_column,
-    select,
-    type_coerce,
-)
+from sqlalchemy import BigInteger, ColumnElement, Table, and_, case, false, func, literal_column, select, type_coerce
 from sqlalchemy.dialects import postgresql, sqlite
 
-from tasks.database import Database, Ticks, microseconds
+from tasks import schema
+from tasks.database import Database, microseconds
 from tasks.policy import Problem, as_utc
 from tasks.records import Look, to_plain
 
 Role = Literal["production", "shadow"]
 
-_VERSION = 1
-_metadata = MetaData()
-
-_requests = Table(
-    "backstop_requests",
-    _metadata,
-    Column("request_id", String(128), primary_key=True),
-    Column("role", String(20), primary_key=True),  # a shadow answers the very request that Production answered
-    Column("model", String(63), nullable=False),
-    Column("version", String(40), nullable=False),
-    Column("at", Ticks, nullable=False),
-    Column("seconds", Float, nullable=False),
-    Column("failed", Boolean, nullable=False),
-    Column("features", Text, nullable=False),
-    Column("prediction", Text),
-    Column("score", Float),
-)
-# A look reads its own interval and nothing older, so a tick costs the same after a year.
-Index("backstop_requests_by_version", _requests.c.model, _requests.c.version, _requests.c.role, _requests.c.at)
-Index("backstop_requests_by_time", _requests.c.model, _requests.c.role, _requests.c.at)
-
-_labels = Table(
-    "backstop_labels",
-    _metadata,
-    Column("request_id", String(128), primary_key=True),
-    Column("label", Text, nullable=False),
-    Column("at", Ticks, nullable=False),
-    Column("contradictions", Integer, nullable=False, default=0),
-)
+_requests, _labels = schema.requests, schema.labels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +110,7 @@ class RequestLog:
             SchemaTooNew: When the tables were made by a later version of Backstop.
             ValueError: When the URL cannot be read.
         """
-        return cls(Database.open(url, _metadata, part="requests", version=_VERSION))
+        return cls(Database.open(url, schema.log, part="requests", version=schema.LOG_VERSION))
 
     def close(self) -> None:
         """Let go of the database."""
@@ -178,12 +132,12 @@ class RequestLog:
             ValueError: For a naive datetime, a duration that is not a finite number >= 0, or an answer that is missing
                 although the request did not fail; nothing of the batch is put down then.
         """
-        values = [_request_values(row) for row in rows]
+        values = sorted((_request_values(row) for row in rows), key=_by_request)
         if not values:
             return 0
         statement = self._insert(_requests).on_conflict_do_nothing(index_elements=["request_id", "role"])
         with self._database.writing() as connection:
-            return int(connection.execute(statement, values).rowcount)
+            return len(connection.execute(statement.returning(_requests.c.request_id), values).all())
 
     def label(self, rows: Iterable[Label]) -> None:
         """Put down labels, in any order and as often as they come: the latest one counts.
@@ -194,7 +148,7 @@ class RequestLog:
         Raises:
             ValueError: For a naive datetime or a label that is empty or NaN; nothing of the batch is put down then.
         """
-        values = [{"request_id": row.request_id, "label": as_text(row.label), "at": as_utc(row.at)} for row in rows]
+        values = sorted((_label_values(row) for row in rows), key=_by_request)
         if not values:
             return
         new = self._insert(_labels)
@@ -208,7 +162,7 @@ class RequestLog:
             },
         )
         with self._database.writing() as connection:
-            connection.execute(statement, [{**value, "contradictions": 0} for value in values])
+            connection.execute(statement, values)
 
     def looks(
         self,
@@ -378,6 +332,15 @@ def _request_values(row: Served) -> dict[str, Any]:
         "prediction": None if row.prediction is None else as_text(row.prediction),
         "score": score,
     }
+
+
+def _label_values(row: Label) -> dict[str, Any]:
+    return {"request_id": row.request_id, "label": as_text(row.label), "at": as_utc(row.at), "contradictions": 0}
+
+
+def _by_request(values: Mapping[str, Any]) -> str:
+    """Rows are written in one order by everybody; two batches could otherwise wait for each other's rows."""
+    return str(values["request_id"])
 
 
 def _served(model: str) -> tuple[ColumnElement[bool], ...]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from tasks.case import Case
 from tasks.decide import rollback as judgement
-from tasks.records import Finding, Standing, Transition, Verdict
+from tasks.records import Finding, Outcome, Standing, Transition, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Reversal:
     """What became of a rollback.
 
     Attributes:
@@ -26,7 +26,9 @@ class Outcome:
     reason: str
 
 
-def roll_back(case: Case, standing: Standing, *, reason: str, to: str | None = None, automatic: bool = True) -> Outcome:
+def roll_back(
+    case: Case, standing: Standing, *, reason: str, to: str | None = None, automatic: bool = True
+) -> Reversal:
     """Choose the version to go back to, see that it loads and answers, and move to it.
 
     Args:
@@ -52,19 +54,19 @@ def roll_back(case: Case, standing: Standing, *, reason: str, to: str | None = N
     return _stay(case, f"Production stays at version {standing.production}: {why}", tuple(findings))
 
 
-def _back(case: Case, standing: Standing, version: str, reason: str, findings: tuple[Finding, ...]) -> Outcome:
+def _back(case: Case, standing: Standing, version: str, reason: str, findings: tuple[Finding, ...]) -> Reversal:
     told = f"version {standing.production} goes back to {version}: {reason}"
     verdict = Verdict(judge="rollback", decision="back", reason=told, findings=findings)
     if case.dry_run:
-        return Outcome(version, None, verdict, told)
-    return Outcome(version, _carry_out(case, standing, version, verdict), verdict, told)
+        return Reversal(version, None, verdict, told)
+    return Reversal(version, _carry_out(case, standing, version, verdict), verdict, told)
 
 
-def _stay(case: Case, reason: str, findings: tuple[Finding, ...]) -> Outcome:
+def _stay(case: Case, reason: str, findings: tuple[Finding, ...]) -> Reversal:
     """Nothing moves; the ledger tells why."""
     verdict = Verdict(judge="rollback", decision="stay", reason=reason, findings=findings)
     case.note(verdict)
-    return Outcome(None, None, verdict, reason)
+    return Reversal(None, None, verdict, reason)
 
 
 def try_out(case: Case, version: str) -> Finding:
@@ -76,7 +78,7 @@ def try_out(case: Case, version: str) -> Finding:
         answered, reason = answers_in_fresh_process(folder, case.policy)
     except Exception as error:  # noqa: BLE001  an artifact that cannot be fetched is a finding about it
         answered, reason = False, f"version {version} cannot be fetched: {error}"
-    outcome = "unknown" if answered is None else "ok" if answered else "breach"
+    outcome: Outcome = "unknown" if answered is None else "ok" if answered else "breach"
     return Finding(name=f"version {version} answers", outcome=outcome, reason=reason)
 
 

@@ -1,4 +1,4 @@
-"""The ledger's tables."""
+"""The tables: the ledger's and the request log's. They may share a database, and know nothing of each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -16,19 +17,21 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from tasks.database import Moment
+from tasks.database import Moment, Ticks
 
-VERSION = 1
-"""Of these tables. A change that this code cannot read raises it."""
+LEDGER_VERSION = 1
+LOG_VERSION = 1
+"""Of the tables; raised by every change that older code could not read."""
 
-metadata = MetaData()
+ledger = MetaData()
+log = MetaData()
 
 _ID = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself only when the key is called INTEGER."""
 
 models = Table(
     "backstop_models",
-    metadata,
+    ledger,
     Column("model", String(63), primary_key=True),
     # The row is what PostgreSQL locks. The number is the head's, so that a compare-and-swap reads one row.
     Column("head", Integer, nullable=False),
@@ -36,7 +39,7 @@ models = Table(
 
 transitions = Table(
     "backstop_transitions",
-    metadata,
+    ledger,
     Column("id", _ID, primary_key=True, autoincrement=True),
     Column("model", String(63), ForeignKey(models.c.model), nullable=False),
     Column("seq", Integer, nullable=False),
@@ -59,7 +62,7 @@ Index("backstop_transitions_served", transitions.c.model, transitions.c.applied_
 
 decisions = Table(
     "backstop_decisions",
-    metadata,
+    ledger,
     Column("id", _ID, primary_key=True, autoincrement=True),
     Column("model", String(63), nullable=False),
     Column("trail", String(64), nullable=False),
@@ -80,7 +83,7 @@ Index("backstop_decisions_by_trail", decisions.c.trail)
 
 facts = Table(
     "backstop_facts",
-    metadata,
+    ledger,
     Column("id", _ID, primary_key=True, autoincrement=True),
     Column("model", String(63), nullable=False),
     Column("version", String(40), nullable=False),
@@ -94,7 +97,7 @@ Index("backstop_facts_by_version", facts.c.model, facts.c.version, facts.c.id)
 
 versions = Table(
     "backstop_versions",
-    metadata,
+    ledger,
     Column("model", String(63), primary_key=True),
     Column("version", String(40), primary_key=True),
     Column("run_id", String(64)),
@@ -106,7 +109,7 @@ versions = Table(
 
 notifications = Table(
     "backstop_notifications",
-    metadata,
+    ledger,
     Column("id", _ID, primary_key=True, autoincrement=True),
     Column("model", String(63), nullable=False),
     Column("trail", String(64), nullable=False),
@@ -117,3 +120,30 @@ notifications = Table(
     Column("error", Text),
 )
 Index("backstop_notifications_by_model", notifications.c.model, notifications.c.id)
+
+requests = Table(
+    "backstop_requests",
+    log,
+    Column("request_id", String(128), primary_key=True),
+    Column("role", String(20), primary_key=True),  # a shadow answers the very request that Production answered
+    Column("model", String(63), nullable=False),
+    Column("version", String(40), nullable=False),
+    Column("at", Ticks, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("failed", Boolean, nullable=False),
+    Column("features", Text, nullable=False),
+    Column("prediction", Text),
+    Column("score", Float),
+)
+# A look reads its own interval and nothing older, so a tick costs the same after a year.
+Index("backstop_requests_by_version", requests.c.model, requests.c.version, requests.c.role, requests.c.at)
+Index("backstop_requests_by_time", requests.c.model, requests.c.role, requests.c.at)
+
+labels = Table(
+    "backstop_labels",
+    log,
+    Column("request_id", String(128), primary_key=True),
+    Column("label", Text, nullable=False),
+    Column("at", Ticks, nullable=False),
+    Column("contradictions", Integer, nullable=False),
+)

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tasks import profile as profiles
 from tasks.case import Case
 from tasks.data import Dataset, load, schema_changes
@@ -121,12 +124,12 @@ def _performance(case: Case, scores: Scores, recent: Dataset, unavailable: dict[
         return None
 
 
-def rows_of(scores: Scores, mask: object) -> Scores:
+def rows_of(scores: Scores, mask: NDArray[np.bool_]) -> Scores:
     """The scores of some of the rows.
 
     Args:
         scores: Of n rows.
-        mask: shape (n,), booleans or positions.
+        mask: shape (n,).
     """
     return Scores(
         truth=scores.truth[mask],

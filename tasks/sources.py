@@ -77,7 +77,11 @@ def read(data: Data, *, start: datetime, end: datetime, environment: Mapping[str
     except PluginError as error:
         raise DataError(f"data.source {error}") from None
     if "://" in source:
-        return _from_sql(data, source, start, end)
+        try:
+            return _from_sql(data, source, start, end)
+        except DataError as error:
+            # Values of the environment may be secrets wherever they stand in the address.
+            raise DataError(*(_unexpanded(said, data.source, environment) for said in error.problems)) from None
     if is_file(source):
         return _from_file(data, Path(source))
     return _from_loader(source, start, end)
@@ -158,6 +162,13 @@ def _without(message: str, password: Any) -> str:
     return _SECRET.sub(r"\1***", cleaned)
 
 
+def _unexpanded(message: str, source: str, environment: Mapping[str, str]) -> str:
+    for name in re.findall(r"\$\{(\w+)\}", source):
+        for form in (environment[name], *environment[name].split("@")):
+            message = message.replace(form, f"${{{name}}}") if len(form) > 2 else message
+    return message
+
+
 def _statement(
     data: Data, connection: Connection, start: datetime, end: datetime
 ) -> tuple[Select[Any] | TextClause, dict[str, Any]]:
@@ -199,6 +210,8 @@ def _within(
     statement: Select[Any], data: Data, table: Table, start: datetime, end: datetime, *, sqlite: bool
 ) -> Select[Any]:
     column = table.columns[str(data.time_column)]
+    if isinstance(data.timestamp, Order) and isinstance(column.type, String):
+        return statement  # numbers stored as text cannot be compared in SQL; the rows are cut afterwards
     if isinstance(data.timestamp, str) and isinstance(column.type, Integer | Numeric):
         return statement.limit(1)  # numbers are no moments; moments() says so
     textual = isinstance(column.type, String) or (sqlite and isinstance(data.timestamp, str))

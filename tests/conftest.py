@@ -1,4 +1,4 @@
-"""What the tests share: one Prefect API for the session, one migrated MLflow database to copy, stores in ``tmp_path``."""
+"""What the tests share: one Prefect API, one migrated MLflow database to copy, stores in ``tmp_path``."""
 
 from __future__ import annotations
 

@@ -99,9 +99,9 @@ def test_make_help_lists_every_target() -> None:
 @needs_make
 def test_the_demo_and_the_replay_take_a_policy_and_data() -> None:
     for target in ("demo", "replay"):
-        shown = make("-n", target, "POLICY=my policy.yaml", "DATA=my.csv").stdout
+        shown = make("-n", target, "PYTHON=python3", "POLICY=my policy.yaml", "DATA=my.csv").stdout
         assert f'-m rehearsal.{target} --policy "my policy.yaml" --data "my.csv"' in shown
-        assert "--policy" not in make("-n", target).stdout
+        assert "--policy" not in make("-n", target, "PYTHON=python3").stdout
 
 
 @needs_make

@@ -49,7 +49,7 @@ class Hook(BaseHTTPRequestHandler):
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
     with Inbox() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server
         server.shutdown()

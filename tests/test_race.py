@@ -140,6 +140,7 @@ def settled(player: Player) -> None:
     assert [(row.version, row.state) for row in history] == [("1", "applied"), ("2", "applied")]
 
 
+@pytest.mark.slow
 def test_two_processes_promoting_at_once_leave_one_production_and_one_stale_decision(
     player: Player, processes: ForkServerContext
 ) -> None:

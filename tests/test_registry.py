@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from tasks import artifact
+from tasks import artifact, registry
 from tasks.decide.rollback import choose
 from tasks.ledger import Ledger, Refused, StaleDecision
 from tasks.records import Action, Finding, Standing, Transition
@@ -384,6 +384,22 @@ def test_files_that_are_gone_are_named(place: Place) -> None:
         place.registry.download("churn", "9")
     with pytest.raises(MissingVersion, match="no version 9"):
         place.registry.tag("churn", "9", "a", "b")
+
+
+def test_files_that_are_elsewhere_are_copied_once_and_again_when_the_copy_was_touched(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = describe(place, "1")
+    monkeypatch.setattr(registry, "_local", lambda _: None)  # as if MLflow kept them in a bucket
+    copy = place.registry.fetch(place.ledger, "churn", "1")
+    assert copy == place.stores.home / "downloads" / "churn" / "1"
+    assert artifact.digest(copy) == artifact.digest(folder)
+    folder.rename(folder.with_name("elsewhere"))
+    assert place.registry.fetch(place.ledger, "churn", "1") == copy, "what is there and right is not fetched again"
+    (copy / "MLmodel").write_text("flavors: evil")
+    folder.with_name("elsewhere").rename(folder)
+    assert (place.registry.fetch(place.ledger, "churn", "1") / "MLmodel").read_text() == "flavors: 1"
+    assert [path.name for path in copy.parent.iterdir()] == ["1"], "nothing else is left behind"
 
 
 def test_ledger_and_mlflow_in_one_file_are_refused_because_they_would_wait_for_each_other(stores: Stores) -> None:

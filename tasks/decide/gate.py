@@ -109,7 +109,7 @@ def _against_floor(
         f"{measured.metric} {phrase.number(measured.value)} ({phrase.number(low)} to {phrase.number(high)}) "
         f"on {phrase.count(measured.n)} rows"
     )
-    width = high - measured.value if loss else measured.value - low
+    width = high - measured.value if measured.value < limit else measured.value - low
     words = {
         "ok": f"{said} clears the {edge} {phrase.number(limit)}",
         "breach": f"{said} is {'above' if loss else 'below'} the {edge} {phrase.number(limit)}",
@@ -179,7 +179,8 @@ def _against_margin(difference: Difference, check: RegressionCheck, evidence: Ga
         f"version {evidence.baseline}, {phrase.number(abs(value))} {direction} "
         f"({phrase.number(difference.low)} to {phrase.number(difference.high)}) on {phrase.count(difference.n)} rows"
     )
-    wanted = _rows_wanted(difference.n, value - difference.low, abs(value + margin))
+    width = value - difference.low if value > -margin else difference.high - value
+    wanted = _rows_wanted(difference.n, width, abs(value + margin))
     words = {
         "ok": f"{said}: no worse than the margin {phrase.number(margin)}",
         "breach": f"{said}: worse by more than the margin {phrase.number(margin)}",

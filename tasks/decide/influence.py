@@ -21,7 +21,7 @@ Codes = NDArray[np.intp]
 Average = Literal["plain", "macro", "weighted"]
 
 
-class Unmeasurable(ValueError):  # noqa: N818 - read aloud, "raises Unmeasurable" is what it says
+class Unmeasurable(ValueError):
     """A metric has no value on these rows; its text says why."""
 
 

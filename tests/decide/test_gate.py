@@ -268,6 +268,18 @@ def test_a_move_towards_the_truth_is_no_reason_to_block_a_better_candidate() -> 
     assert found(judge(better, strict, problem="binary"), "stability").outcome == "breach"
 
 
+def test_a_better_candidate_whose_decisions_move_away_from_the_truth_is_not_explained_by_it() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.arange(2000) % 2
+    wrong = rng.random(2000)
+    production = scores(truth, np.where(wrong < 0.3, 1 - truth, truth) * 0.8 + 0.1)  # 70 % right, half of it positive
+    candidate = scores(truth, np.where((wrong < 0.3) & (truth == 1), 0, truth) * 0.8 + 0.1)  # 85 %, misses positives
+    finding = found(judge(evidence(candidate, production), RULES, problem="binary"), "stability")
+    assert finding.evidence["correlation"]["explained_by_labels"] is True
+    assert finding.outcome == "breach"
+    assert finding.evidence["of"] == "decision_rate_shift"
+
+
 def test_a_better_candidate_after_the_level_of_a_regression_moved_is_not_blocked() -> None:
     candidate, production = regression_scores(2.0), regression_scores(2.0, shift=-15.0)
     production = Scores(truth=candidate.truth, prediction=candidate.truth - 15)

@@ -172,6 +172,12 @@ def test_a_drop_against_the_versions_own_baseline(value: float, outcome: str, ur
     assert (found.outcome, found.urgency) == (outcome, urgency)
 
 
+@pytest.mark.parametrize(("baseline", "now"), [(0.83, 0.80), (0.80, 0.77), (0.9, 0.87)])
+def test_a_reached_drop_counts_whatever_binary_fractions_make_of_it(baseline: float, now: float) -> None:
+    given = signals(profile=profile(accuracy(baseline, n=50_000)), performance=accuracy(now, n=50_000))
+    assert finding(decide(given, Triggers()), "performance").outcome == "breach"
+
+
 def test_a_drop_that_chance_could_give_is_unknown_and_says_how_many_labels_would_tell() -> None:
     found = finding(decide(signals(performance=accuracy(0.75, n=150)), Triggers()), "performance")
     assert found.outcome == "unknown"

@@ -1,0 +1,146 @@
+"""Artifact: the folder of a saved model: its digest, its size, and loading it without running what it brings along.
+
+MLflow is not imported: loading has to be quick where a model is tried out in a fresh process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_BOOKKEEPING = frozenset({"registered_model_meta"})
+"""Files that MLflow puts beside a model when it hands it out; they are not part of what was saved."""
+
+_TRUSTED = ("sklearn", "numpy", "scipy")
+_UNTRUSTED_PARTS = frozenset({"testing", "_testing", "tests", "f2py", "distutils"})
+"""Parts of the trusted packages that run whatever text they are given."""
+
+_HARMLESS = frozenset(
+    {
+        *("builtins.list", "builtins.tuple", "builtins.dict", "builtins.set", "builtins.frozenset", "builtins.str"),
+        *("builtins.int", "builtins.float", "builtins.bool", "builtins.complex", "builtins.bytes", "builtins.slice"),
+        *("collections.OrderedDict", "collections.defaultdict", "collections.Counter"),
+    }
+)
+_CHUNK = 1 << 20
+
+
+class UntrustedModel(RuntimeError):
+    """A model that would bring more with it than the policy allows."""
+
+
+def files(folder: Path) -> tuple[Path, ...]:
+    """The files of an artifact, sorted by name.
+
+    Raises:
+        FileNotFoundError: When there are none.
+    """
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name not in _BOOKKEEPING)
+    ordered = tuple(sorted(found, key=lambda path: path.relative_to(folder).as_posix()))
+    if not ordered:
+        raise FileNotFoundError(f"{folder} holds no model; see that the artifact store is reachable and complete")
+    return ordered
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of an artifact's files, 64 hex digits.
+
+    Raises:
+        FileNotFoundError: When there are none.
+    """
+    total = hashlib.sha256()
+    for path in files(folder):
+        name = path.relative_to(folder).as_posix().encode()
+        # With the lengths, so that no text can pass from one file into the next.
+        total.update(len(name).to_bytes(8, "big") + name + path.stat().st_size.to_bytes(8, "big"))
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                total.update(chunk)
+    return total.hexdigest()
+
+
+def size(folder: Path) -> int:
+    """Bytes of an artifact's files.
+
+    Raises:
+        FileNotFoundError: When there are none.
+    """
+    return sum(path.stat().st_size for path in files(folder))
+
+
+def load(folder: Path, *, trusted_types: Iterable[str] = (), allow_pickle: bool = False) -> Any:
+    """The model of an artifact.
+
+    Nothing of it runs before its types are known to be allowed: those of scikit-learn, numpy and scipy, a few of
+    Python's own, and ``trusted_types``.
+
+    Args:
+        folder: As MLflow lays it out, with its ``MLmodel``.
+        trusted_types: See ``training.trusted_types`` of the policy.
+        allow_pickle: Whether a pickled model may be loaded, which runs whatever code it holds.
+
+    Raises:
+        UntrustedModel: Names the types or the format that are not allowed, and the remedy.
+        ValueError: For a folder that holds no model of scikit-learn's flavour.
+    """
+    path, serialization = _model_file(folder)
+    if serialization == "skops":
+        return _load_skops(path, tuple(trusted_types))
+    if not allow_pickle:
+        raise UntrustedModel(
+            f"{path.name} in {folder} is a {serialization}, which runs code when it is loaded; "
+            "train it again with `serialization: skops`, or set `serialization: pickle` in the policy if you trust it"
+        )
+    with path.open("rb") as file:
+        # Only where the policy says that these models are trusted.
+        return pickle.load(file)  # noqa: S301  see above
+
+
+def _model_file(folder: Path) -> tuple[Path, str]:
+    """The file that holds the model, and how it is serialised."""
+    description = folder / "MLmodel"
+    if not description.is_file():
+        raise ValueError(f"{folder} has no MLmodel file; it is no model that MLflow saved")
+    try:
+        flavour = yaml.safe_load(description.read_text("utf-8"))["flavors"]["sklearn"]
+        name, serialization = str(flavour["pickled_model"]), str(flavour["serialization_format"])
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"{description} describes no scikit-learn model: {error}; train it with Backstop") from error
+    path = folder / name
+    if path.parent != folder or not path.is_file() or path.is_symlink():
+        raise ValueError(f"{description} names {name!r}, which is no file of the artifact; train the model again")
+    return path, serialization
+
+
+def _load_skops(path: Path, trusted_types: tuple[str, ...]) -> Any:
+    import skops.io  # noqa: PLC0415  digest and size are asked for without a model
+
+    found = tuple(skops.io.get_untrusted_types(file=path))
+    check(found, trusted_types)
+    return skops.io.load(path, trusted=list(found))
+
+
+def check(found: Iterable[str], trusted_types: Iterable[str]) -> None:
+    """Refuse types that are neither trusted by themselves nor named in the policy.
+
+    Raises:
+        UntrustedModel: Names them and the remedy.
+    """
+    named = frozenset(trusted_types)
+    refused = sorted(name for name in found if name not in named and not is_trusted(name))
+    if refused:
+        raise UntrustedModel(
+            f"the model holds {', '.join(refused)}, which may run any code when it is loaded; "
+            "add them to training.trusted_types in the policy if you trust them"
+        )
+
+
+def is_trusted(name: str) -> bool:
+    """Whether a type belongs to scikit-learn, numpy, scipy or the harmless ones of Python."""
+    parts = name.split(".")
+    return name in _HARMLESS or (parts[0] in _TRUSTED and not _UNTRUSTED_PARTS.intersection(parts))

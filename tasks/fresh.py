@@ -1,0 +1,48 @@
+"""A fresh process: load an artifact, answer its stored example, say in one line of JSON how it went.
+
+Run as ``python -m tasks.fresh <folder> <options as JSON>``; see :func:`tasks.scoring.answers_in_fresh_process`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from tasks import artifact, example
+
+
+def attempt(folder: Path, *, trusted_types: tuple[str, ...], allow_pickle: bool) -> tuple[bool | None, str]:
+    """Whether the model loads and answers as it did, and why; None when there is nothing to compare with."""
+    start = time.perf_counter()
+    try:
+        model = artifact.load(folder, trusted_types=trusted_types, allow_pickle=allow_pickle)
+    except Exception as error:  # noqa: BLE001  whatever loading raises is the answer
+        return False, f"it does not load: {type(error).__name__}: {error}"
+    loaded = time.perf_counter() - start
+    try:
+        difference = example.check(folder, model)
+    except FileNotFoundError:
+        return None, f"it loads, but the artifact holds no {example.FILE} to answer; train it with Backstop"
+    except Exception as error:  # noqa: BLE001  whatever the model raises is the answer
+        return False, f"it loads and does not answer: {type(error).__name__}: {error}"
+    if difference:
+        return False, f"it answers differently: {difference}"
+    return True, f"loaded in {loaded:.1f} s in a fresh process and answered the stored rows as it did when trained"
+
+
+def main(arguments: list[str]) -> int:
+    """Print ``{"answers": true | false | null, "reason": "..."}`` as the last line."""
+    options = json.loads(arguments[1])
+    answers, reason = attempt(
+        Path(arguments[0]),
+        trusted_types=tuple(options["trusted_types"]),
+        allow_pickle=bool(options["allow_pickle"]),
+    )
+    sys.stdout.write("\n" + json.dumps({"answers": answers, "reason": reason}) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

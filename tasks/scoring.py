@@ -1,0 +1,253 @@
+"""Scoring: one model's answers on one set of rows, asked for once; how fast it is; whether it answers elsewhere too."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tasks.columns import text_of, tidy
+from tasks.data import Dataset
+from tasks.policy import Policy
+from tasks.records import Scores
+
+if TYPE_CHECKING:
+    from tasks.requests import Recorded
+
+Floats = NDArray[np.float64]
+
+_NEAREST, _SPREAD = 200, 50
+"""Rows on which predict is compared with the largest probability: those nearest to a tie, and some others."""
+
+
+def classes_of(model: Any, dataset: Dataset, policy: Policy) -> tuple[str, ...]:
+    """The labels of the model and of the rows together, as text; empty in regression.
+
+    Numbers come in the order of their size, words in that of the alphabet. In a binary problem the positive class is
+    the second: ``data.positive``, or the last of the model's own.
+
+    Raises:
+        ValueError: When neither the model nor the rows tell any class.
+    """
+    if policy.problem == "regression":
+        return ()
+    own = _ordered(getattr(model, "classes_", ()))
+    labels = _ordered([*own, *dataset.target.dropna()])
+    if not labels:
+        raise ValueError(f"the model of {policy.model} has no classes_ and no row has a label; its classes are unknown")
+    if policy.problem != "binary":
+        return labels
+    positive = policy.data.positive or (own or labels)[-1]
+    others = [label for label in labels if label != positive]
+    return (*others[:1], positive, *others[1:])
+
+
+def _ordered(labels: Sequence[Any]) -> tuple[str, ...]:
+    texts = {text for label in labels if (text := text_of(label)) is not None}
+    try:
+        return tuple(sorted(texts, key=float))
+    except ValueError:
+        return tuple(sorted(texts))
+
+
+def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...]) -> Scores:
+    """The model's answers, in one pass over the rows.
+
+    Where the model gives probabilities, its answer is the class with the largest one, unless its ``predict`` says
+    otherwise (a tuned threshold): then ``predict`` is asked.
+
+    Args:
+        model: Fitted.
+        dataset: n rows.
+        classes: From :func:`classes_of`; empty in regression.
+
+    Returns:
+        Of n rows. Where there is no label, ``truth`` is -1, and NaN in regression. An answer that is null or NaN is
+        -1, and NaN in regression, so that no metric can be taken of it.
+
+    Raises:
+        ValueError: When the model gives another number of answers than rows, or a class that is not among ``classes``.
+    """
+    if not classes:
+        return Scores(truth=_values(dataset.target), prediction=_predicted(model, dataset.features).astype(np.float64))
+    truth = _codes(dataset.target, classes, "the labels")
+    if not len(dataset):
+        return Scores(truth=truth, prediction=truth, classes=classes)
+    if not hasattr(model, "predict_proba"):
+        answers = _predicted(model, dataset.features)
+        return Scores(truth=truth, prediction=_codes(answers, classes, "the predictions"), classes=classes)
+    raw = _rows(model.predict_proba(dataset.features), len(dataset), "predict_proba").astype(np.float64)
+    own = [str(text_of(label)) for label in model.classes_]
+    codes = _codes(own, classes, "the model's classes", strict=False)
+    prediction = np.where(np.isfinite(raw).all(axis=1), codes[np.argmax(raw, axis=1)], -1)
+    rows = _doubtful(raw)
+    asked = _codes(_predicted(model, dataset.features.iloc[rows]), classes, "the predictions")
+    if not np.array_equal(asked, prediction[rows]):
+        prediction = _codes(_predicted(model, dataset.features), classes, "the predictions")
+    return Scores(truth=truth, prediction=prediction, probability=_reordered(raw, codes, classes), classes=classes)
+
+
+def _reordered(raw: Floats, codes: NDArray[np.intp], classes: tuple[str, ...]) -> Floats:
+    """Columns in the order of ``classes``; a class that the model does not know has probability 0."""
+    probability = np.zeros((len(raw), len(classes)))
+    known = codes >= 0
+    probability[:, codes[known]] = raw[:, known]
+    return probability
+
+
+def _doubtful(raw: Floats) -> NDArray[np.intp]:
+    """Rows where another threshold than the largest probability would show first."""
+    if raw.shape[1] < 2:
+        return np.arange(min(len(raw), _SPREAD))
+    top = np.partition(raw, -2, axis=1)[:, -2:]
+    nearest = np.argsort(top[:, 1] - top[:, 0], kind="stable")[:_NEAREST]
+    spread = np.linspace(0, len(raw) - 1, min(len(raw), _SPREAD)).astype(np.intp)
+    return np.union1d(nearest, spread)
+
+
+def _predicted(model: Any, features: pd.DataFrame) -> NDArray[Any]:
+    if not len(features):
+        return np.empty(0)
+    return _rows(model.predict(features), len(features), "predict").reshape(len(features))
+
+
+def _rows(answers: Any, rows: int, method: str) -> NDArray[Any]:
+    array = np.asarray(answers)
+    if array.shape[:1] != (rows,) or (method == "predict" and array.size != rows):
+        raise ValueError(
+            f"the model's {method} gave an array of shape {array.shape} for {rows} rows; it must give one answer each"
+        )
+    return array
+
+
+def _values(target: pd.Series[Any]) -> Floats:
+    return np.array([np.nan if value is None else float(value) for value in target], dtype=np.float64)
+
+
+def _codes(labels: Any, classes: tuple[str, ...], what: str, *, strict: bool = True) -> NDArray[np.intp]:
+    """Class codes of labels; -1 for a null, and for an unknown class unless that is an error."""
+    known: dict[str | None, int] = {label: code for code, label in enumerate(classes)} | {None: -1}
+    levels, places = _factorized(labels)
+    texts = [text_of(level) for level in levels]
+    unknown = [text for text in texts if text not in known]
+    if strict and unknown:
+        raise ValueError(
+            f"{what} hold {unknown[0]!r}, which is not among the classes {', '.join(classes)}; "
+            "train a model that knows it, or correct the rows"
+        )
+    table = np.array([*(known.get(text, -1) for text in texts), -1], dtype=np.intp)
+    return table[places]
+
+
+def _factorized(labels: Any) -> tuple[list[Any], NDArray[np.intp]]:
+    places, levels = pd.factorize(np.array(list(labels), dtype=object))
+    return list(levels), places
+
+
+def latencies(
+    model: Any, features: pd.DataFrame, *, calls: int, warmup: int = 20, budget_seconds: float = 20.0
+) -> Floats:
+    """Seconds per single-row predict, on real rows in turn.
+
+    Args:
+        model: Fitted.
+        features: Rows to take in turn.
+        calls: How many are measured.
+        warmup: Calls before that; the first ones load code and fill caches.
+        budget_seconds: A model that is so slow that the calls take longer is measured on those that fit in.
+
+    Returns:
+        shape (at most ``calls``,), in the order they were made.
+
+    Raises:
+        ValueError: When there are no rows.
+    """
+    if not len(features):
+        raise ValueError("latency needs at least one row to predict; the holdout is empty")
+    rows = [features.iloc[[place]] for place in range(min(len(features), 200))]
+    end = time.perf_counter() + budget_seconds
+    for call in range(warmup):
+        model.predict(rows[call % len(rows)])
+    taken: list[float] = []
+    for call in range(calls):
+        start = time.perf_counter()
+        if start > end and taken:
+            break
+        model.predict(rows[call % len(rows)])
+        taken.append(time.perf_counter() - start)
+    return np.array(taken)
+
+
+def recorded_rows(recorded: Recorded, policy: Policy) -> Dataset:
+    """Recorded requests as rows, oldest first, with labels where they have arrived.
+
+    Args:
+        recorded: Of one model.
+        policy: Of the same.
+    """
+    data = policy.data
+    apart = {data.target, *data.drop, data.time_column}
+    raw = pd.DataFrame(list(recorded.features), index=pd.RangeIndex(len(recorded.features)))
+    # JSON says what is a number; text that looks like one is what the caller sent.
+    features = tidy(raw[[name for name in raw.columns if name not in apart]], text=data.categorical, parse=False)
+    labels: list[Any] = [text_of(label) for label in recorded.labels]
+    if policy.problem == "regression":
+        labels = [None if label is None else float(label) for label in labels]
+    moments = pd.DatetimeIndex(pd.to_datetime(list(recorded.times), utc=True)).as_unit("us")
+    order = np.argsort(moments.asi8, kind="stable")
+    rows = Dataset(features=features, target=pd.Series(labels, dtype=object), time=moments)
+    return rows.take(order)
+
+
+def answers_in_fresh_process(folder: Path, policy: Policy, *, timeout: float = 120.0) -> tuple[bool | None, str]:
+    """Whether an artifact loads and answers its stored example in a new Python process.
+
+    Args:
+        folder: Of the artifact.
+        policy: Says which types and formats may be loaded.
+        timeout: Seconds until it counts as not answering.
+
+    Returns:
+        True or False, or None when it could not be tried, and one sentence.
+    """
+    options = {
+        "trusted_types": policy.training.trusted_types,
+        "allow_pickle": policy.training.serialization == "pickle",
+    }
+    # The user's own modules are found where this process finds them.
+    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)
+    command = [sys.executable, "-m", "tasks.fresh", str(folder.resolve()), json.dumps(options)]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"it did not answer within {timeout:g} s in a fresh process"
+    except OSError as error:
+        return None, f"no fresh process could be started: {error}"
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return False, f"the fresh process died with exit code {done.returncode}: {last}"
+    return _reported(done.stdout)
+
+
+def _reported(output: str) -> tuple[bool | None, str]:
+    try:
+        said = json.loads(output.strip().splitlines()[-1])
+        return said["answers"], str(said["reason"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        return False, f"the fresh process ended without an answer; it wrote {output[-200:]!r}"

@@ -1,0 +1,295 @@
+"""Tracking: what was trained, on what and why, as an MLflow run and a registered version without a stage."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from tasks import artifact, example
+from tasks import profile as profiles
+from tasks.columns import kind_of
+from tasks.data import Split
+from tasks.decide.metrics import Unmeasurable, measure
+from tasks.estimators import TrainingError
+from tasks.plugins import custom_metric
+from tasks.policy import Policy
+from tasks.records import Candidate, Profile, Verdict, to_plain
+from tasks.scoring import classes_of, score
+from tasks.stores import Stores
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from tasks.training import Fitted
+
+FOLDER = "model"
+"""Of the model among the artifacts of its run."""
+
+_PACKAGES = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
+_LONGEST = 4000
+"""Characters of a tag or parameter; some MLflow databases hold no more."""
+
+
+def save(policy: Policy, fitted: Fitted, split: Split, folder: Path) -> Path:
+    """Write the artifact that would be deployed: the model, its signature, its requirements and its example.
+
+    Args:
+        policy: Of the model.
+        fitted: The model.
+        split: Its rows; the newest ones serve as the example.
+        folder: Is created.
+
+    Returns:
+        The folder.
+
+    Raises:
+        TrainingError: When the model cannot be saved as the policy says.
+    """
+    import mlflow.sklearn  # noqa: PLC0415  costs seconds, and only a training needs it
+
+    rows = split.holdout.features.tail(5).reset_index(drop=True)
+    shown = rows.set_axis(pd.Index(list(rows.columns), dtype=object), axis=1)  # MLflow compares the names with a range
+    with warnings.catch_warnings():
+        # Said once, when MLflow imports its own model types; it is not about ours.
+        warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
+        mlflow.sklearn.save_model(
+            fitted.model,
+            str(folder),
+            signature=_signature(policy, fitted, rows),
+            input_example=shown,
+            pip_requirements=_requirements(policy),  # left to itself MLflow imports the model elsewhere for 13 s
+            **_serialization(policy, fitted.model),
+        )
+    example.write(folder, fitted.model, rows)
+    return folder
+
+
+def _serialization(policy: Policy, model: Any) -> dict[str, Any]:
+    training = policy.training
+    if training.serialization == "pickle":
+        return {"serialization_format": "cloudpickle"}
+    import skops.io  # noqa: PLC0415  see save()
+
+    try:
+        found = skops.io.get_untrusted_types(data=skops.io.dumps(model))
+        artifact.check(found, training.trusted_types)
+    except artifact.UntrustedModel as error:
+        raise TrainingError(f"training.serialization: {error}") from error
+    except Exception as error:
+        # skops raises whatever it meets in a model that it cannot describe.
+        raise TrainingError(
+            f"training.serialization: skops cannot save this model: {type(error).__name__}: {error}; "
+            "build it of scikit-learn's own parts, or set `serialization: pickle` if you trust it"
+        ) from error
+    return {"serialization_format": "skops", "skops_trusted_types": found}
+
+
+def _signature(policy: Policy, fitted: Fitted, rows: pd.DataFrame) -> Any:
+    from mlflow.models import ModelSignature  # noqa: PLC0415  see save()
+    from mlflow.types import ColSpec, Schema  # noqa: PLC0415  see save()
+
+    inputs = [ColSpec("double" if kind_of(rows[name]) == "number" else "string", str(name)) for name in rows.columns]
+    kinds = {"i": "long", "u": "long", "f": "double", "b": "boolean"}
+    classes = getattr(fitted.model, "classes_", None)
+    kind = "double" if policy.problem == "regression" or classes is None else kinds.get(classes.dtype.kind, "string")
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(kind)]))
+
+
+def _requirements(policy: Policy) -> list[str]:
+    names = (*_PACKAGES, "cloudpickle") if policy.training.serialization == "pickle" else _PACKAGES
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def log(
+    policy: Policy,
+    fitted: Fitted,
+    split: Split,
+    *,
+    profile: Profile,
+    verdict: Verdict,
+    trail: str,
+    stores: Stores,
+    flow_run_id: str | None = None,
+) -> Candidate:
+    """Log one training as an MLflow run, and register its model; no stage is set.
+
+    Args:
+        policy: Of the model; its text is kept with the run.
+        fitted: The model.
+        split: Its rows.
+        profile: From :func:`tasks.training.profile_of`; its metrics are those of the holdout.
+        verdict: The triggers', which says why.
+        trail: Ties it to what follows.
+        stores: Where MLflow is.
+        flow_run_id: Prefect's.
+
+    Raises:
+        TrainingError: When the model cannot be saved as the policy says.
+        mlflow.exceptions.MlflowException: When MLflow cannot be reached; the run is then marked as failed.
+    """
+    from mlflow import MlflowClient  # noqa: PLC0415  see save()
+
+    client = MlflowClient(tracking_uri=stores.tracking, registry_uri=stores.tracking)
+    with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
+        folder = save(policy, fitted, split, Path(scratch) / FOLDER)
+        run = client.create_run(
+            _experiment(client, policy.model, stores),
+            tags=_tags(policy, fitted, profile, verdict, trail=trail, flow_run_id=flow_run_id),
+        )
+        try:
+            _describe(client, run.info.run_id, policy, fitted, split, profile, verdict)
+            client.log_artifacts(run.info.run_id, str(folder), FOLDER)
+            number = _register(client, policy.model, run, trail)
+        except BaseException:
+            client.set_terminated(run.info.run_id, "FAILED")
+            raise
+        client.set_terminated(run.info.run_id)
+        return Candidate(
+            model=policy.model,
+            version=number,
+            run_id=run.info.run_id,
+            digest=artifact.digest(folder),
+            size=artifact.size(folder),
+            profile=profile,
+        )
+
+
+def _experiment(client: MlflowClient, model: str, stores: Stores) -> str:
+    """The id of the model's experiment, which is made when it is not there."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415  see save()
+
+    name = f"backstop/{model}"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        place = None if stores.artifacts is None else (stores.artifacts / model).resolve().as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=place))
+        except MlflowException as error:
+            found = client.get_experiment_by_name(name)  # another run may just have made it
+            if found is None:
+                raise error from None
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _tags(
+    policy: Policy, fitted: Fitted, profile: Profile, verdict: Verdict, *, trail: str, flow_run_id: str | None
+) -> dict[str, str]:
+    """Why, and on what."""
+    fired = verdict.having("breach")
+    revision = git_revision(Path(policy.origin).parent if policy.origin else Path.cwd())
+    tags = {
+        "mlflow.runName": f"{policy.model} {profile.trained_at:%Y-%m-%d %H:%M}",
+        "mlflow.source.git.commit": revision,
+        "mlflow.note.content": verdict.reason,
+        "backstop.trail": trail,
+        "backstop.flow_run_id": flow_run_id,
+        "backstop.triggers": ", ".join(finding.name for finding in fired),
+        "backstop.urgency": verdict.urgency,
+        "backstop.reason": verdict.reason,
+        "backstop.thresholds": json.dumps({finding.name: finding.threshold for finding in verdict.findings}),
+        "backstop.git_revision": revision,
+        "backstop.fingerprint": profile.fingerprint,
+        "backstop.rows": str(profile.rows),
+        "backstop.labelled": str(profile.labelled),
+        "backstop.trained": f"{profile.trained.start.isoformat()} to {profile.trained.end.isoformat()}",
+        "backstop.holdout": f"{profile.holdout.start.isoformat()} to {profile.holdout.end.isoformat()}",
+        "backstop.source_version": profile.source_version,
+        "backstop.searched": str(fitted.searched).lower(),
+    }
+    return {name: value[:_LONGEST] for name, value in tags.items() if value}
+
+
+def _describe(
+    client: MlflowClient,
+    run_id: str,
+    policy: Policy,
+    fitted: Fitted,
+    split: Split,
+    profile: Profile,
+    verdict: Verdict,
+) -> None:
+    """Parameters, metrics of both parts, and the files that explain them."""
+    from mlflow.entities import Metric, Param  # noqa: PLC0415  see save()
+
+    training, moment = policy.training, int(time.time() * 1000)
+    params = {"estimator": training.estimator or training.trainer, "seed": training.seed, **fitted.params}
+    metrics = {f"holdout_{metric.metric}": metric.value for metric in profile.metrics}
+    metrics |= {f"train_{name}": value for name, value in _train_metrics(policy, fitted, split, profile).items()}
+    client.log_batch(
+        run_id,
+        metrics=[Metric(name, value, moment, 0) for name, value in metrics.items()],
+        params=[Param(name, str(value)[:_LONGEST]) for name, value in params.items()],
+    )
+    client.log_text(run_id, policy.text or policy.model_dump_json(indent=1), "policy.yaml")
+    client.log_text(run_id, profiles.to_json(profile), "profile.json")
+    client.log_text(run_id, json.dumps(to_plain(verdict), indent=1), "triggers.json")
+
+
+def _train_metrics(policy: Policy, fitted: Fitted, split: Split, profile: Profile) -> dict[str, float]:
+    """The holdout's metrics on the rows that were fitted: the distance between the two shows overfitting."""
+    scores = score(fitted.model, split.train, classes=classes_of(fitted.model, split.train, policy))
+    found: dict[str, float] = {}
+    for metric in profile.metrics:
+        custom = custom_metric(metric.metric)
+        try:
+            if custom is None:
+                found[metric.metric] = measure(metric.metric, scores).value
+            else:
+                found[metric.metric] = float(custom(scores.truth, scores.prediction, scores.probability))
+        except Unmeasurable:
+            continue  # it has no value on these rows; the holdout's is what decides
+    return found
+
+
+def _register(client: MlflowClient, model: str, run: Any, trail: str) -> str:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415  see save()
+
+    try:
+        client.create_registered_model(model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    registered = client.create_model_version(
+        model, f"{run.info.artifact_uri}/{FOLDER}", run_id=run.info.run_id, tags={"backstop.trail": trail}
+    )
+    return str(registered.version)
+
+
+def git_revision(folder: Path) -> str | None:
+    """The commit that is checked out around a folder, read from git's own files; None when there is none."""
+    for place in (folder.resolve(), *folder.resolve().parents):
+        git = place / ".git"
+        if git.is_file():  # a worktree or a submodule
+            git = place / git.read_text("utf-8").removeprefix("gitdir:").strip()
+        if (git / "HEAD").is_file():
+            return _commit(git)
+    return None
+
+
+def _commit(git: Path) -> str | None:
+    head = (git / "HEAD").read_text("utf-8").strip()
+    if not head.startswith("ref:"):
+        return head
+    name = head.removeprefix("ref:").strip()
+    shared = git / "commondir"
+    home = git / shared.read_text("utf-8").strip() if shared.is_file() else git
+    if (home / name).is_file():
+        return (home / name).read_text("utf-8").strip()
+    packed = home / "packed-refs"
+    lines = packed.read_text("utf-8").splitlines() if packed.is_file() else []
+    return next((line.split()[0] for line in lines if line.endswith(f" {name}")), None)

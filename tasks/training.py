@@ -1,0 +1,227 @@
+"""Training: fit a model, or search for its parameters first, and describe what later decisions compare it with."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tasks import profile as profiles
+from tasks.data import Dataset, Split, fingerprint
+from tasks.decide.metrics import Unmeasurable, is_loss, measure
+from tasks.estimators import STEP, TrainingError, build, failed, seed_for
+from tasks.plugins import custom_metric, resolve
+from tasks.policy import Policy, Search
+from tasks.records import Measurement, Profile, Scores, Span
+from tasks.scoring import classes_of, score
+from tasks.tracking import log, save
+
+__all__ = ["Fitted", "TrainingError", "fit", "log", "profile_of", "save"]
+
+_TICK = timedelta(microseconds=1)
+_FACTOR = 3
+"""Of successive halving: a third of the parameter sets goes on, on three times the rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fitted:
+    """A fitted model.
+
+    Attributes:
+        model: Has predict, and predict_proba where it can.
+        params: Of the estimator, those that a search found included.
+        searched: Whether they were searched for.
+    """
+
+    model: Any
+    params: dict[str, Any]
+    searched: bool = False
+
+
+def fit(policy: Policy, train: Dataset, *, search: bool = False) -> Fitted:
+    """Fit the policy's estimator, or call its trainer.
+
+    Args:
+        policy: Of the model.
+        train: Labelled rows.
+        search: Whether to look for better parameters first, where the policy has a space for it.
+
+    Raises:
+        PluginError: When the estimator or trainer cannot be imported or does not take the parameters.
+        TrainingError: When it raises, or when the model's answers are no answers.
+    """
+    training = policy.training
+    labels = _labels(policy, train)
+    if training.trainer is not None:
+        fitted = Fitted(model=_trained(policy, train.features, labels), params=dict(training.params))
+    else:
+        model = build(training, train.features)
+        wanted = training.search if search else None
+        fitted = _searched(policy, wanted, model, train, labels) if wanted else _fitted(policy, model, train, labels)
+    _check_answers(policy, fitted.model, train)
+    return fitted
+
+
+def _labels(policy: Policy, train: Dataset) -> NDArray[Any]:
+    """As they are: numpy finds the one type that holds them all."""
+    return np.array(train.target.tolist(), dtype=np.float64 if policy.problem == "regression" else None)
+
+
+def _fitted(policy: Policy, model: Any, train: Dataset, labels: NDArray[Any]) -> Fitted:
+    training = policy.training
+    try:
+        model.fit(train.features, labels)
+    except Exception as error:
+        # The user's estimator may raise anything.
+        raise failed(str(training.estimator), training.params, error) from error
+    return Fitted(model=model, params=dict(training.params))
+
+
+def _trained(policy: Policy, features: pd.DataFrame, labels: NDArray[Any]) -> Any:
+    training = policy.training
+    trainer = resolve(str(training.trainer), place="training.trainer", accepts=tuple(training.params))
+    try:
+        model = trainer(features, labels, **{**seed_for(trainer, training), **training.params})
+    except Exception as error:
+        # The user's code may raise anything.
+        raise failed(str(training.trainer), training.params, error) from error
+    if not callable(getattr(model, "predict", None)):
+        raise TrainingError(
+            f"training.trainer: {training.trainer} returned {type(model).__name__}, which has no predict; "
+            "return the fitted model"
+        )
+    if policy.problem != "regression" and not hasattr(model, "classes_"):
+        model.classes_ = np.unique(labels)  # the classes have to be known where no label is at hand
+    return model
+
+
+def _check_answers(policy: Policy, model: Any, train: Dataset) -> None:
+    """Refuse a model whose answers to the rows that it has just learned are no answers."""
+    name = policy.training.estimator or policy.training.trainer
+    rows = train.take(slice(max(0, len(train) - 1000), None))
+    try:
+        scores = score(model, rows, classes=classes_of(model, rows, policy))
+    except Exception as error:
+        # The user's model may raise anything.
+        raise failed(str(name), policy.training.params, error) from error
+    bad = ~np.isfinite(scores.prediction) if not scores.classes else scores.prediction < 0
+    if scores.probability is not None:
+        bad = bad | ~np.isfinite(scores.probability).all(axis=1)
+    if bad.any():
+        raise TrainingError(
+            f"training: the model of {name} answers {int(bad.sum())} of {len(rows)} rows with NaN or nothing; "
+            "look at its parameters and at the scale of the columns"
+        )
+
+
+def _searched(policy: Policy, search: Search, model: Any, train: Dataset, labels: NDArray[Any]) -> Fitted:
+    training = policy.training
+    prefix = f"{STEP}__" if training.preprocess == "auto" else ""
+    space = {f"{prefix}{name}": values for name, values in search.space.items()}
+    searcher = _searcher(policy, search, model, space, len(train))
+    try:
+        with warnings.catch_warnings():
+            # A parameter set that cannot be fitted on one split has no score and is not chosen; that is enough.
+            warnings.filterwarnings("ignore", message=r"(?s).*fits failed out of a total of")
+            warnings.filterwarnings("ignore", message="One or more of the (test|train) scores are non-finite")
+            searcher.fit(train.features, labels)
+    except Exception as error:
+        # The user's estimator may raise anything.
+        raise failed(str(training.estimator), {**training.params, "search": search.space}, error) from error
+    if not math.isfinite(searcher.best_score_):
+        raise TrainingError(
+            f"training.search: no parameter set of {search.space} could be scored on {search.folds} splits by time of "
+            f"{len(train)} rows; use fewer folds, or look at the values"
+        )
+    found = {name.removeprefix(prefix): value for name, value in searcher.best_params_.items()}
+    return Fitted(model=searcher.best_estimator_, params={**training.params, **found}, searched=True)
+
+
+def _searcher(policy: Policy, search: Search, model: Any, space: dict[str, list[Any]], rows: int) -> Any:
+    from sklearn.experimental import enable_halving_search_cv  # noqa: F401, PLC0415  makes the next import possible
+    from sklearn.model_selection import (  # noqa: PLC0415  costs seconds, and only a search needs it
+        HalvingRandomSearchCV,
+        RandomizedSearchCV,
+        TimeSeriesSplit,
+    )
+
+    candidates = min(search.iterations, math.prod(len(values) for values in space.values()))
+    shared = {
+        "cv": TimeSeriesSplit(n_splits=search.folds),
+        "scoring": _Judge(policy),
+        "random_state": policy.training.seed,
+        "error_score": math.nan,
+    }
+    if search.method == "random" or candidates < _FACTOR:
+        return RandomizedSearchCV(model, space, n_iter=candidates, **shared)
+    rounds = int(math.log(candidates, _FACTOR) + 1e-9)
+    least = min(rows, max(rows // _FACTOR**rounds, 50 * (search.folds + 1)))
+    return HalvingRandomSearchCV(model, space, n_candidates=candidates, factor=_FACTOR, min_resources=least, **shared)
+
+
+class _Judge:
+    """Scores a parameter set by the very metric that the gate compares candidates by; more is better."""
+
+    def __init__(self, policy: Policy) -> None:
+        gate = policy.gate
+        rule = gate.regression or gate.performance
+        self.policy = policy
+        self.metric = rule.metric if rule else "r2" if policy.problem == "regression" else "accuracy"
+        self.custom = custom_metric(self.metric)
+
+    def __call__(self, model: Any, features: pd.DataFrame, labels: NDArray[Any]) -> float:
+        target = pd.Series(labels.tolist(), dtype=object)
+        rows = Dataset(
+            features=features.reset_index(drop=True), target=target, time=pd.DatetimeIndex([pd.NaT] * len(target))
+        )
+        try:
+            scores = score(model, rows, classes=classes_of(model, rows, self.policy))
+            value = _value(self.metric, scores, self.custom)
+        except Unmeasurable:
+            return math.nan
+        return -value if is_loss(self.metric) else value
+
+
+def _value(metric: str, scores: Scores, custom: Any) -> float:
+    """Without the uncertainty, which costs hundreds of calls for a metric that is not built in."""
+    if custom is None:
+        return measure(metric, scores).value
+    return float(custom(scores.truth, scores.prediction, scores.probability))
+
+
+def profile_of(
+    policy: Policy, split: Split, holdout_scores: Scores, measurements: Sequence[Measurement], now: datetime
+) -> Profile:
+    """What later decisions compare with.
+
+    Args:
+        policy: Of the model.
+        split: Rows that were fitted, and rows that judge.
+        holdout_scores: The model's answers on the latter.
+        measurements: Its metrics there.
+        now: When it was trained.
+    """
+    return Profile(
+        columns=profiles.describe(split.train.features),
+        prediction=profiles.describe_prediction(holdout_scores),
+        metrics=tuple(measurements),
+        rows=len(split.train),
+        labelled=len(split.train) + len(split.holdout),
+        trained_at=now,
+        trained=_span(split.train),
+        holdout=_span(split.holdout),
+        fingerprint=fingerprint(split.train),
+        source_version=policy.data.source_version,
+    )
+
+
+def _span(rows: Dataset) -> Span:
+    """From the first row to just after the last one."""
+    return Span(start=rows.time[0].to_pydatetime(), end=rows.time[-1].to_pydatetime() + _TICK)

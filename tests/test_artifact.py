@@ -1,0 +1,146 @@
+"""Artifacts: what was judged is what is loaded, and nothing in it runs before it is known to be allowed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skops.io
+import yaml
+from samples import Guess
+from sklearn.linear_model import LogisticRegression
+
+from tasks import artifact
+
+
+class Hostile:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+def folder_of(tmp_path: Path, content: bytes, *, name: str = "model.skops", serialization: str = "skops") -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    flavour = {"pickled_model": name, "serialization_format": serialization}
+    (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": {"sklearn": flavour}}))
+    (folder / "model.skops").write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def fitted() -> LogisticRegression:
+    return LogisticRegression().fit(np.arange(10.0).reshape(-1, 1), np.arange(10) > 4)
+
+
+def test_a_model_of_scikit_learn_is_loaded_without_being_asked(tmp_path: Path, fitted: LogisticRegression) -> None:
+    loaded = artifact.load(folder_of(tmp_path, skops.io.dumps(fitted)))
+    assert loaded.predict([[0.0], [9.0]]).tolist() == [False, True]
+
+
+def test_a_type_of_somebody_elses_is_refused_by_name_until_the_policy_trusts_it(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, skops.io.dumps(Guess("no")))
+    with pytest.raises(artifact.UntrustedModel, match=r"samples\.Guess.*training\.trusted_types"):
+        artifact.load(folder)
+    assert artifact.load(folder, trusted_types=("samples.Guess",)).answer == "no"
+
+
+def test_a_hostile_pickle_is_refused_before_it_can_run(tmp_path: Path) -> None:
+    trace = tmp_path / "it ran"
+    content = pickle.dumps(Hostile(tmp_path / "trace"))
+    for name, serialization in (("a", "cloudpickle"), ("b", "pickle"), ("c", "something new")):
+        (tmp_path / name).mkdir()
+        folder = folder_of(tmp_path / name, content, serialization=serialization)
+        with pytest.raises(artifact.UntrustedModel, match="runs code when it is loaded"):
+            artifact.load(folder)
+    assert not trace.exists()
+    assert not (tmp_path / "trace").exists()
+    artifact.load(folder, allow_pickle=True)
+    assert (tmp_path / "trace").exists()  # the pickle was a working one
+
+
+def test_a_pickle_that_calls_itself_skops_does_not_run(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, pickle.dumps(Hostile(tmp_path / "trace")))
+    with pytest.raises(Exception, match="zip"):
+        artifact.load(folder)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_function_that_runs_commands_is_no_harmless_type(tmp_path: Path) -> None:
+    refused = (
+        "posix.system",
+        "builtins.eval",
+        "subprocess.Popen",
+        "numpy.testing._private.utils.runstring",
+        "sklearnx.A",
+    )
+    for name in refused:
+        assert not artifact.is_trusted(name), name
+        with pytest.raises(artifact.UntrustedModel, match=name.replace(".", r"\.")):
+            artifact.check([name, "numpy.dtype"], ())
+    for name in ("sklearn.tree._tree.Tree", "numpy.dtype", "scipy.sparse._csr.csr_matrix", "collections.OrderedDict"):
+        assert artifact.is_trusted(name), name
+
+
+@pytest.mark.parametrize("name", ["../model.skops", "/etc/hostname", "missing.skops"])
+def test_a_model_file_outside_the_artifact_is_not_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model.skops").write_bytes(skops.io.dumps(Guess()))
+    with pytest.raises(ValueError, match="no file of the artifact"):
+        artifact.load(folder_of(tmp_path, b"", name=name), trusted_types=("samples.Guess",))
+
+
+def test_a_folder_that_is_no_model_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no MLmodel"):
+        artifact.load(tmp_path)
+    (tmp_path / "MLmodel").write_text(json.dumps({"flavors": {"pytorch": {}}}))
+    with pytest.raises(ValueError, match="no scikit-learn model"):
+        artifact.load(tmp_path)
+
+
+def test_the_digest_shows_a_swap_of_anything(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a").write_bytes(b"one")
+    (folder / "deep" / "b").write_bytes(b"two")
+    known = artifact.digest(folder)
+    assert artifact.size(folder) == 6
+    (folder / "a").write_bytes(b"onE")
+    swapped = artifact.digest(folder)
+    (folder / "a").write_bytes(b"one")
+    assert artifact.digest(folder) == known
+    (folder / "c").write_bytes(b"")
+    added = artifact.digest(folder)
+    (folder / "c").unlink()
+    (folder / "deep" / "b").rename(folder / "deep" / "x")
+    renamed = artifact.digest(folder)
+    assert len({known, swapped, added, renamed}) == 4
+
+
+def test_text_that_moves_from_one_file_to_the_next_changes_the_digest(tmp_path: Path) -> None:
+    for name, first, second in (("one", b"ab", b"c"), ("two", b"a", b"bc")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_bytes(first)
+        (tmp_path / name / "y").write_bytes(second)
+    assert artifact.digest(tmp_path / "one") != artifact.digest(tmp_path / "two")
+
+
+def test_what_mlflow_adds_when_it_hands_out_a_model_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one")
+    known = artifact.digest(tmp_path), artifact.size(tmp_path)
+    (tmp_path / "registered_model_meta").write_text("model_name: m")
+    assert (artifact.digest(tmp_path), artifact.size(tmp_path)) == known
+
+
+def test_an_empty_folder_has_no_digest_and_no_size(tmp_path: Path) -> None:
+    for ask in (artifact.digest, artifact.size):
+        with pytest.raises(FileNotFoundError, match="no model"):
+            ask(tmp_path)

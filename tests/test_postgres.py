@@ -1,0 +1,246 @@
+"""Ledger and request log on a real PostgreSQL: the same promises as on SQLite, with its own kind of lock.
+
+Needs PostgreSQL's programs (Debian: the package postgresql); the server is started here and stopped again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from tasks.ledger import Ledger, StaleDecision
+from tasks.records import Candidate, Profile, Span, Verdict
+from tasks.requests import Label, RequestLog, Served
+
+T0 = datetime(2026, 1, 5, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def programs() -> Path | None:
+    """Folder of PostgreSQL's programs."""
+    found = shutil.which("initdb")
+    places = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return next((place for place in reversed(places) if (place / "postgres").exists()), None)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Socket folder of a server that lives as long as these tests."""
+    place = programs()
+    if place is None:
+        pytest.skip("PostgreSQL's programs initdb and postgres are not installed")
+    user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path has to be short
+    if user is not None:
+        shutil.chown(folder, user)
+    data = folder / "data"
+    subprocess.run(
+        [place / "initdb", "-D", data, "-U", "backstop", "--auth=trust", "--no-sync"],
+        check=True,
+        capture_output=True,
+        user=user,
+        cwd=folder,
+    )
+    quick = ("-c", "listen_addresses=", "-c", "fsync=off", "-c", "timezone=Asia/Tokyo")
+    with subprocess.Popen(
+        [place / "postgres", "-D", data, "-k", folder, *quick], stderr=subprocess.DEVNULL, user=user, cwd=folder
+    ) as process:
+        try:
+            yield str(folder)
+        finally:
+            process.terminate()
+            process.wait(30)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def url(server: str) -> str:
+    """A database of its own for each test."""
+    name = f"t{uuid.uuid4().hex}"
+    admin = create_engine(
+        f"postgresql+psycopg://backstop@/postgres?host={server}", isolation_level="AUTOCOMMIT", pool_pre_ping=True
+    )
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with admin.connect() as connection:
+                connection.execute(text(f"CREATE DATABASE {name}"))
+            break
+        except Exception:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+    admin.dispose()
+    return f"postgresql://backstop@/{name}?host={server}"
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Ledger]:
+    with Ledger.open(url, clock=lambda: T0) as opened:
+        yield opened
+
+
+def promote(ledger: Ledger, version: str, based_on: int) -> None:
+    pending = ledger.intend(
+        model="churn",
+        based_on=based_on,
+        action="promote",
+        version=version,
+        actor="ada",
+        reason="better",
+        at=T0,
+        trail="t",
+        evidence={"n": 1},
+    )
+    ledger.settle(pending, "applied")
+
+
+def together(count: int, work: object) -> list[Exception]:
+    """Run the same work in several threads at once; what they raised."""
+    errors: list[Exception] = []
+    barrier = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        barrier.wait()
+        try:
+            work(number)  # type: ignore[operator]
+        except Exception as error:  # noqa: BLE001  whatever it is, the test looks at it
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def test_many_may_open_new_databases_at_once(url: str) -> None:
+    def open_both(_: int) -> None:
+        Ledger.open(url).close()
+        RequestLog.open(url).close()
+
+    assert together(6, open_both) == []
+
+
+def test_of_several_that_intend_at_once_one_gets_in(url: str, ledger: Ledger) -> None:
+    def intend(number: int) -> None:
+        with Ledger.open(url) as own:
+            promote(own, str(number), 0)
+
+    errors = together(6, intend)
+    assert [type(error) for error in errors] == [StaleDecision] * 5
+    (row,) = ledger.history("churn")
+    assert (row.seq, row.state) == (1, "applied")
+    assert ledger.standing("churn").production == row.version
+
+
+def test_the_lock_is_the_models_own(url: str, ledger: Ledger) -> None:
+    promote(ledger, "1", 0)
+    with ledger.holding("churn") as held, Ledger.open(url) as other:
+        other.intend(model="fraud", based_on=0, action="promote", version="1", actor="a", reason="r", at=T0, trail="t")
+        held.adopt(action="external", version="2", production="2", reason="r", at=T0, trail="t")
+        assert other.standing("churn").production == "1"
+    assert ledger.standing("churn").production == "2"
+
+
+def test_moments_come_back_in_utc_whatever_the_servers_zone(ledger: Ledger) -> None:
+    promote(ledger, "1", 0)
+    assert ledger.standing("churn").since == T0
+    (row,) = ledger.history("churn")
+    assert row.at.utcoffset() == timedelta(0)
+    served = ledger.serving_at("churn", T0)
+    assert served is not None
+    assert ledger.serving_at("churn", T0 - MINUTE) is None
+
+
+def test_verdicts_facts_and_versions_are_kept(ledger: Ledger) -> None:
+    span = Span(start=T0 - MINUTE, end=T0)
+    verdict = Verdict(judge="gate", decision="fail", reason="r", findings=())
+    ledger.record("churn", verdict, trail="t", at=T0, version="1", span=span)
+    assert ledger.attempts_on("churn", span) == 1
+    assert ledger.decisions("churn")[0].verdict == verdict
+    for fact in ("known-good", "quarantined"):
+        ledger.state_fact("churn", "1", fact, at=T0, reason="r", actor="a", trail="t")
+    assert ledger.standing("churn").quarantined == ("1",)
+    known = Profile(
+        columns=(),
+        prediction=None,
+        metrics=(),
+        rows=1,
+        labelled=1,
+        trained_at=T0,
+        trained=span,
+        holdout=span,
+        fingerprint="f",
+    )
+    candidate = Candidate(model="churn", version="1", run_id="r", digest="d", size=3_000_000_000, profile=known)
+    ledger.describe(candidate)
+    ledger.describe(candidate)
+    assert ledger.digest("churn", "1") == "d"
+    ledger.note_notification("churn", trail="t", at=T0, sink="s", title="x", ok=False, error="e")
+    assert ledger.notifications("churn")[0].ok is False
+
+
+def test_requests_count_once_and_looks_are_the_same_as_on_sqlite(url: str) -> None:
+    def served(name: str, after: float, *, failed: bool = False) -> Served:
+        return Served(
+            request_id=name,
+            model="churn",
+            version="1",
+            at=T0 + after * MINUTE,
+            seconds=2.0 if name == "b" else 0.1,
+            features={"x": 1},
+            prediction="yes",
+            failed=failed,
+        )
+
+    with RequestLog.open(url) as log:
+        assert log.record([served("a", 0), served("a", 0), served("b", 2), served("c", 2.5, failed=True)]) == 3
+        assert log.record([served("a", 0)]) == 0
+        log.label([Label(request_id="b", label="yes", at=T0 + 9 * MINUTE)])
+        log.label([Label(request_id="b", label="no", at=T0 + 10 * MINUTE)])
+        log.label([Label(request_id="b", label="yes", at=T0 + 8 * MINUTE)])
+        looks = log.looks("churn", "1", start=T0, until=T0 + 3 * MINUTE, tick=MINUTE, slow_after=1.0, problem="binary")
+        assert [(one.requests, one.errors, one.slow, one.labelled, one.wrong) for one in looks] == [
+            (1, 0, 0, 0, 0),
+            (0, 0, 0, 0, 0),
+            (2, 1, 1, 1, 1),
+        ]
+        assert log.contradictions("churn") == 2
+        assert log.last_request("churn", "1") == T0 + 2.5 * MINUTE
+        window = log.window("churn", start=T0, end=T0 + 9 * MINUTE, limit=9)
+        assert (window.request_ids, window.labels) == (("a", "b"), (None, "no"))
+
+
+def test_requests_recorded_by_several_processes_at_once_count_once(url: str) -> None:
+    def record(number: int) -> None:
+        with RequestLog.open(url) as log:
+            order = range(50) if number % 2 else reversed(range(50))  # locks taken in opposite orders
+            log.record(
+                Served(
+                    request_id=str(one),
+                    model="churn",
+                    version="1",
+                    at=T0,
+                    seconds=0.1,
+                    features={},
+                    prediction="yes",
+                )
+                for one in order
+            )
+
+    with RequestLog.open(url) as log:
+        assert together(4, record) == []
+        assert len(log.window("churn", start=T0, end=T0 + MINUTE, limit=999)) == 50
