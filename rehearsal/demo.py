@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", help="a file with the columns of the policy; empty: generated customers")
     parser.add_argument("--policy", default=str(GENERATED), help="a policy file")
     options = parser.parse_args(arguments)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=150)
     prepare(FOLDER)
     settle(FOLDER)
     from rehearsal.story import derive, tell, write_customers  # noqa: PLC0415  reads the environment that was just set
@@ -73,6 +74,7 @@ def settle(folder: Path) -> None:
     os.environ |= {
         "BACKSTOP_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_LEVEL": "ERROR",
         "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",

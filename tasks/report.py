@@ -6,6 +6,7 @@ import html
 import math
 import re
 from collections.abc import Iterable
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from tasks.quantities import format_size
@@ -53,6 +54,8 @@ _UNITS = {
     ("triggers", "drift"): "share",
     ("health", "traffic"): "count",
 }
+_GLANCE = 120
+"""Characters of a reason in a table that is looked over; the ledger holds it whole."""
 _HEADERS = ("check", "outcome", "value", "limit", "n", "in words")
 
 
@@ -115,7 +118,7 @@ def ledger_table(transitions: Iterable[Transition]) -> Table:
     made = _table("Transitions", ("when (UTC)", "model", "seq", "action", "version", "before", "by", "state", "why"))
     for step in transitions:
         cells = (f"{step.at:%Y-%m-%d %H:%M}", step.model, str(step.seq), step.action, step.version)
-        made.add_row(*map(Text, (*cells, step.previous or "-", step.actor, step.state, _one_line(step.reason))))
+        made.add_row(*map(Text, (*cells, step.previous or "-", step.actor, step.state, shorten(_one_line(step.reason), _GLANCE))))
     return made
 
 

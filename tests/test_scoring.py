@@ -1,0 +1,331 @@
+"""Scoring: each row once, in one coding, and never a pass where there is no answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from samples import END, START, Guess, policy
+from sklearn.model_selection import FixedThresholdClassifier
+
+from tasks import example, training
+from tasks.columns import text_of
+from tasks.data import Dataset, Split, load, split
+from tasks.decide.influence import Unmeasurable
+from tasks.decide.metrics import measure
+from tasks.policy import Policy
+from tasks.requests import Recorded
+from tasks.scoring import answers_in_fresh_process, classes_of, latencies, recorded_rows, score
+from tasks.stores import Stores
+from tasks.training import Fitted
+
+
+class Counting:
+    """Wraps a model and counts what it is asked."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.classes_ = model, model.classes_
+        self.rows: dict[str, int] = {"predict": 0, "predict_proba": 0}
+
+    def predict(self, features: pd.DataFrame) -> Any:
+        self.rows["predict"] += len(features)
+        return self.model.predict(features)
+
+    def predict_proba(self, features: pd.DataFrame) -> Any:
+        self.rows["predict_proba"] += len(features)
+        return self.model.predict_proba(features)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Fitted, Split]:
+    of = policy()
+    parts = split(load(of, Stores.at(tmp_path_factory.mktemp("x")), start=START, end=END), of, trained_until=None)
+    return of, training.fit(of, parts.train), parts
+
+
+def dataset(labels: list[Any], **features: Any) -> Dataset:
+    frame = pd.DataFrame(features or {"x": [0.0] * len(labels)})
+    time_ = pd.date_range("2024-01-01", periods=len(labels), freq="h", tz="UTC")
+    return Dataset(features=frame, target=pd.Series(labels, dtype=object), time=time_)
+
+
+# --- Classes -------------------------------------------------------------------------------------------------------
+
+
+def test_the_positive_class_is_the_second() -> None:
+    both = dataset(["no", "yes", None])
+    assert classes_of(Guess(), both, policy()) == ("no", "yes")
+    assert classes_of(Guess(), both, policy(data={"positive": "no"})) == ("yes", "no")
+    assert classes_of(Guess(), dataset([1, 0, 1]), policy()) == ("0", "1")
+
+
+def test_classes_are_those_of_the_model_and_of_the_rows() -> None:
+    model = Guess()
+    model.classes_ = np.array(["no", "yes"])
+    assert classes_of(model, dataset([None, None]), policy()) == ("no", "yes")
+    assert classes_of(model, dataset(["zebra"]), policy()) == ("no", "yes", "zebra")
+    several = policy(problem="multiclass")
+    assert classes_of(Guess(), dataset([10, 9, 2]), several) == ("2", "9", "10")
+    assert classes_of(Guess(), dataset([1.5]), policy(problem="regression")) == ()
+
+
+def test_unknown_classes_are_an_error_and_not_a_regression() -> None:
+    with pytest.raises(ValueError, match="classes are unknown"):
+        classes_of(Guess(), dataset([None]), policy())
+
+
+def test_a_label_is_the_same_however_it_was_stored() -> None:
+    assert {text_of(value) for value in (1, 1.0, np.int64(1), np.float32(1), "1")} == {"1"}
+    assert [text_of(value) for value in (True, 0.5, None, np.nan, pd.NA, pd.NaT)] == ["True", "0.5", *[None] * 4]
+
+
+# --- Scores --------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_scores_each_row_once(made: tuple[Policy, Fitted, Split]) -> None:
+    of, fitted, parts = made
+    everything = load(of, Stores.at(Path("unused")), start=START, end=END)
+    model = Counting(fitted.model)
+    scores = score(model, everything, classes=("no", "yes"))
+    assert model.rows["predict_proba"] == len(everything)
+    assert model.rows["predict"] <= 250 < len(everything)
+    assert np.array_equal(np.array(["no", "yes"])[scores.prediction], fitted.model.predict(everything.features))
+    assert scores.probability is not None
+    assert np.allclose(scores.probability, fitted.model.predict_proba(everything.features))
+    assert len(parts.holdout) < len(everything)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.49, 0.51, 0.9])
+def test_a_tuned_threshold_is_respected(made: tuple[Policy, Fitted, Split], threshold: float) -> None:
+    _, fitted, parts = made
+    tuned = FixedThresholdClassifier(fitted.model, threshold=threshold, pos_label="yes").fit(
+        parts.train.features, np.array(parts.train.target.tolist())
+    )
+    scores = score(tuned, parts.holdout, classes=("no", "yes"))
+    assert np.array_equal(np.array(["no", "yes"])[scores.prediction], tuned.predict(parts.holdout.features))
+
+
+def test_columns_follow_the_classes_and_not_the_model(made: tuple[Policy, Fitted, Split]) -> None:
+    _, fitted, parts = made
+    usual = score(fitted.model, parts.holdout, classes=("no", "yes"))
+    turned = score(fitted.model, parts.holdout, classes=("yes", "no", "new"))
+    assert usual.probability is not None
+    assert turned.probability is not None
+    assert np.allclose(turned.probability[:, :2], usual.probability[:, ::-1])
+    assert (turned.probability[:, 2] == 0).all()
+    assert np.array_equal(turned.prediction, 1 - usual.prediction)
+    assert np.array_equal(turned.truth, 1 - usual.truth)
+
+
+def test_rows_without_a_label_cannot_be_measured_as_if_they_had_one() -> None:
+    scores = score(Guess("yes"), dataset(["yes", None, "no"]), classes=("no", "yes"))
+    assert scores.truth.tolist() == [1, -1, 0]
+    with pytest.raises(Unmeasurable):
+        measure("accuracy", scores)
+    values = score(Guess(1.0), dataset([1.0, None]), classes=())
+    assert np.isnan(values.truth[1])
+    with pytest.raises(Unmeasurable):
+        measure("rmse", values)
+
+
+def test_an_answer_that_is_nan_is_no_answer() -> None:
+    class Half(Guess):
+        classes_ = np.array(["no", "yes"])
+
+        def predict(self, features: pd.DataFrame) -> Any:
+            return np.array(["no"] * len(features))
+
+        def predict_proba(self, features: pd.DataFrame) -> Any:
+            return np.array([[np.nan, np.nan]] * len(features))
+
+    labels = dataset(["yes", "no"])
+    with pytest.raises(Unmeasurable):
+        measure("log_loss", score(Half(), labels, classes=("no", "yes")))
+    assert score(Guess(None), labels, classes=("no", "yes")).prediction.tolist() == [-1, -1]
+    assert np.isnan(score(Guess(np.nan), dataset([1.0]), classes=()).prediction).all()
+
+
+def test_a_class_that_nobody_knows_and_a_wrong_number_of_answers_are_errors() -> None:
+    with pytest.raises(ValueError, match="'maybe', which is not among the classes no, yes"):
+        score(Guess("maybe"), dataset(["yes"]), classes=("no", "yes"))
+    with pytest.raises(ValueError, match="the labels hold 'zebra'"):
+        score(Guess("yes"), dataset(["zebra"]), classes=("no", "yes"))
+
+    class Short(Guess):
+        def predict(self, features: pd.DataFrame) -> Any:
+            return super().predict(features)[1:]
+
+    with pytest.raises(ValueError, match="one answer each"):
+        score(Short(1.0), dataset([1.0, 2.0]), classes=())
+
+
+def test_no_rows_give_no_scores(made: tuple[Policy, Fitted, Split]) -> None:
+    _, fitted, parts = made
+    assert score(fitted.model, parts.holdout.take(slice(0, 0)), classes=("no", "yes")).truth.size == 0
+    assert score(Guess(1.0), dataset([1.0]).take(slice(0, 0)), classes=()).prediction.size == 0
+
+
+# --- Latency -------------------------------------------------------------------------------------------------------
+
+
+def test_latency_is_of_single_rows_after_a_warm_up() -> None:
+    class Slow(Guess):
+        calls = 0
+        seen: set[int] = set()  # noqa: RUF012  a counter for one test
+
+        def predict(self, features: pd.DataFrame) -> Any:
+            self.seen.add(int(features["x"].iloc[0]))
+            assert len(features) == 1
+            type(self).calls += 1
+            time.sleep(0.05 if self.calls <= 3 else 0.001)
+            return super().predict(features)
+
+    taken = latencies(Slow(), pd.DataFrame({"x": range(10)}), calls=50, warmup=5)
+    assert taken.shape == (50,)
+    assert np.median(taken) < 0.02
+    assert taken.min() >= 0.001
+    assert (Slow.calls, len(Slow.seen)) == (55, 10)
+
+
+def test_a_model_that_is_too_slow_is_measured_on_fewer_calls_and_never_on_none() -> None:
+    class Slow(Guess):
+        def predict(self, features: pd.DataFrame) -> Any:
+            time.sleep(0.02)
+            return super().predict(features)
+
+    taken = latencies(Slow(), pd.DataFrame({"x": range(3)}), calls=1000, warmup=2, budget_seconds=0.3)
+    assert 1 <= taken.size < 20
+    assert latencies(Slow(), pd.DataFrame({"x": [1]}), calls=5, warmup=1, budget_seconds=0.0).size == 1
+    with pytest.raises(ValueError, match="at least one row"):
+        latencies(Slow(), pd.DataFrame({"x": []}), calls=5)
+
+
+# --- Recorded requests ---------------------------------------------------------------------------------------------
+
+
+def test_recorded_requests_become_rows_in_the_order_of_time(made: tuple[Policy, Fitted, Split]) -> None:
+    of, fitted, _ = made
+    recorded = Recorded(
+        features=({"size": 1, "plan": "pro", "noise": 0.5, "id": "x"}, {"size": None, "plan": " "}),
+        predictions=("yes", "no"),
+        scores=(0.9, None),
+        labels=("yes", None),
+        times=(datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC)),
+        versions=("1", "1"),
+        request_ids=("a", "b"),
+    )
+    found = recorded_rows(recorded, of)
+    assert found.time.is_monotonic_increasing
+    assert found.target.tolist() == [None, "yes"]
+    assert found.features["plan"].tolist() == [None, "pro"]
+    assert found.features["size"].tolist()[1] == 1.0
+    assert "id" not in found.features
+    assert score(fitted.model, found, classes=("no", "yes")).prediction.size == 2
+
+
+def test_no_recorded_requests_are_no_rows_and_amounts_come_back_as_numbers() -> None:
+    assert len(recorded_rows(Recorded(), policy())) == 0
+    recorded = Recorded(
+        features=({"size": 1.0},), labels=("2.5",), times=(datetime(2024, 1, 1, tzinfo=UTC),), request_ids=("a",)
+    )
+    assert recorded_rows(recorded, policy(problem="regression")).target.tolist() == [2.5]
+
+
+# --- A fresh process -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(made: tuple[Policy, Fitted, Split], tmp_path: Path) -> Path:
+    return training.save(*made, tmp_path / "model")
+
+
+def test_a_good_artifact_loads_and_answers_in_a_fresh_process(made: tuple[Policy, Fitted, Split], folder: Path) -> None:
+    answered, reason = answers_in_fresh_process(folder, made[0])
+    assert answered is True, reason
+    assert "as it did when trained" in reason
+
+
+def test_a_swapped_model_answers_differently(made: tuple[Policy, Fitted, Split], folder: Path) -> None:
+    of, _, parts = made
+    other = Dataset(
+        features=parts.train.features,
+        target=parts.train.target.map({"yes": "no", "no": "yes"}).astype(object),
+        time=parts.train.time,
+    )
+    swapped = training.save(of, training.fit(of, other), parts, folder.parent / "other")
+    (folder / "model.skops").write_bytes((swapped / "model.skops").read_bytes())
+    answered, reason = answers_in_fresh_process(folder, of)
+    assert answered is False
+    assert "answers differently" in reason
+
+
+def test_what_is_broken_missing_or_not_trusted_is_told_apart(made: tuple[Policy, Fitted, Split], folder: Path) -> None:
+    """In this process: how the fresh one judges; that there is one at all is shown above."""
+    from tasks.fresh import attempt
+
+    def outcome() -> tuple[bool | None, str]:
+        return attempt(folder, trusted_types=(), allow_pickle=False)
+
+    assert outcome()[0] is True
+    stored = (folder / example.FILE).read_text()
+    (folder / example.FILE).write_text("{}")
+    assert outcome() == (
+        False,
+        "it loads and does not answer: ValueError: " + outcome()[1].rpartition("ValueError: ")[2],
+    )
+    (folder / example.FILE).unlink()
+    answered, reason = outcome()
+    assert answered is None
+    assert "no backstop_example.json" in reason
+    (folder / example.FILE).write_text(stored)
+    (folder / "model.skops").write_bytes(b"")
+    answered, reason = outcome()
+    assert answered is False
+    assert "does not load" in reason
+
+
+class Crashing(Guess):
+    """Kills the process that asks it, as a broken native library does; only where it is loaded again."""
+
+    def predict(self, features: pd.DataFrame) -> Any:
+        if os.environ.get("CRASH_NOW"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if os.environ.get("HANG_NOW"):
+            time.sleep(60)
+        return super().predict(features)
+
+
+def test_a_crash_and_a_hang_are_no_answer(
+    made: tuple[Policy, Fitted, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = ["test_scoring.Crashing"]
+    of = policy(training={"estimator": None, "trainer": "samples:train_guess", "params": {}, "trusted_types": trusted})
+    model = Crashing()
+    model.classes_ = np.array(["no", "yes"])
+    saved = training.save(of, Fitted(model=model, params={}), made[2], tmp_path / "model")
+    with monkeypatch.context() as injected:
+        injected.setenv("CRASH_NOW", "1")
+        answered, reason = answers_in_fresh_process(saved, of)
+    assert answered is False
+    assert "died" in reason
+    with monkeypatch.context() as injected:
+        injected.setenv("HANG_NOW", "1")
+        answered, reason = answers_in_fresh_process(saved, of, timeout=1.0)
+    assert answered is False
+    assert "did not answer within 1 s" in reason
+
+
+def test_a_process_that_cannot_be_started_is_unknown(
+    made: tuple[Policy, Fitted, Split], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    answered, reason = answers_in_fresh_process(folder, made[0])
+    assert answered is None
+    assert "could be started" in reason
