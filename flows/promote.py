@@ -11,14 +11,15 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.steps import answered_for, concluded, flow_run_id, published, reconciled, step
+from flows.form import explained
+from flows.steps import answered_for, begin, concluded, published, reconciled, step
 from tasks import promotion
-from tasks.case import Case, open_case
-from tasks.policy_file import load
+from tasks.case import Case
 from tasks.records import Report
 
 
 @flow(name="promote", flow_run_name="promote {policy}")
+@explained
 async def promote(
     policy: Annotated[str, Field(description="A policy file or a model name.")],
     *,
@@ -39,7 +40,7 @@ async def promote(
     It must load and answer in a fresh process. One that the gate did not pass, or that was rolled back before, needs
     `override`.
     """
-    case = open_case(load(policy), actor=actor, now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+    case = begin("promote", policy, actor=actor, as_of=as_of, dry_run=dry_run)
     with case.ledger:
 
         async def run(case: Case) -> Report:

@@ -14,14 +14,14 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.steps import answered_for, concluded, flow_run_id, published, reconciled, step
+from flows.form import explained
+from flows.steps import answered_for, begin, concluded, published, reconciled, step
 from tasks import candidate as candidates
 from tasks import evidence, promotion
-from tasks.case import Case, check_plugins, open_case
+from tasks.case import Case, check_plugins
 from tasks.data import NothingNew
 from tasks.decide import gate, triggers
 from tasks.plugins import custom_metric
-from tasks.policy_file import load
 from tasks.records import Report, Standing, Verdict
 from tasks.signals import observe
 
@@ -30,6 +30,7 @@ _WOULD = {"promote": "promoted", "reject": "shadow-rejected", "wait": "waiting"}
 
 
 @flow(name="retrain", flow_run_name="retrain {policy}")
+@explained
 async def retrain(
     policy: Annotated[str, Field(description="A policy file or a model name.")],
     *,
@@ -45,11 +46,9 @@ async def retrain(
 
     A candidate that still waits for its shadow is judged again before anything new is trained.
     """
-    loaded = load(policy)
     if force and len(reason.strip()) < 3:
         raise ValueError(f"force needs a reason that is kept; got {reason!r}. Say who wants it and why")
-    check_plugins(loaded)
-    case = open_case(loaded, actor="flows.retrain", now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+    case = begin("retrain", policy, actor="flows.retrain", as_of=as_of, dry_run=dry_run)
     with case.ledger:
 
         async def run(case: Case) -> Report:
@@ -59,6 +58,7 @@ async def retrain(
 
 
 async def _retrain(case: Case, event: str | None, urgency: str) -> Report:
+    await step(check_plugins)(case.policy)
     standing = await reconciled(case)
     if standing.staged is not None and event is None:
         return await _judge_again(case, standing)

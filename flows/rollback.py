@@ -11,22 +11,25 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.steps import answered_for, concluded, flow_run_id, published, reconciled, step
-from tasks.case import Case, open_case
-from tasks.policy_file import load
+from flows.form import explained
+from flows.steps import answered_for, begin, concluded, published, reconciled, step
+from tasks.case import Case
 from tasks.records import Report
 from tasks.rollback import roll_back
 
 
 @flow(name="rollback", flow_run_name="rollback {policy}")
+@explained
 async def rollback(
     policy: Annotated[str, Field(description="A policy file or a model name.")],
     *,
-    reason: Annotated[str, Field(min_length=3, description="Why the present version has to go. It is kept.")],
+    reason: Annotated[
+        str, Field(min_length=3, max_length=500, description="Why the present version has to go. It is kept.")
+    ],
     to: Annotated[
         str | None, Field(pattern=r"^\d+$", description="Version to go back to; empty: the newest known good.")
     ] = None,
-    actor: Annotated[str, Field(description="Who asks for it.")] = "a person",
+    actor: Annotated[str, Field(min_length=1, description="Who asks for it.")] = "a person",
     dry_run: Annotated[bool, Field(description="Show what would happen and change nothing.")] = True,
     as_of: Annotated[datetime | None, Field(description="The moment to put down, with its zone; empty: now.")] = None,
 ) -> Report:
@@ -35,7 +38,7 @@ async def rollback(
     The version that goes is quarantined: only a person can promote it again. Where no version is eligible, Production
     stays and the report says why.
     """
-    case = open_case(load(policy), actor=actor, now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+    case = begin("rollback", policy, actor=actor, as_of=as_of, dry_run=dry_run)
     with case.ledger:
 
         async def run(case: Case) -> Report:

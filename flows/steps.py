@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import ParamSpec, TypeVar
 
 from prefect import task
@@ -14,13 +17,16 @@ from prefect.context import get_run_context
 from prefect.exceptions import MissingContextError
 from prefect.states import Completed
 
+from tasks import notify
 from tasks import report as reports
-from tasks.case import Case, mistake
-from tasks.data import DataError
+from tasks.case import Case, mistake, open_case
+from tasks.policy_file import load
 from tasks.records import Finding, Report, Standing, Transition, Verdict
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
 
 STATES = {
     "kept": "Kept",
@@ -39,6 +45,9 @@ STATES = {
     "failed": "Failed",
 }
 """Names of the final states, by decision."""
+
+DRY_RUN = "DryRun"
+"""Name of the final state of a dry run: an automation that waits for ``Promoted`` must not hear of one."""
 
 
 def step(function: Callable[P, R], *, name: str | None = None) -> Callable[P, Awaitable[R]]:
@@ -77,8 +86,10 @@ async def reconciled(case: Case) -> Standing:
 
 def reconcile(case: Case) -> tuple[Finding, ...]:
     """Bring ledger and registry together; what was found is kept in the ledger."""
-    found = case.registry().reconcile(
-        case.ledger, case.model, external=case.policy.external, at=case.now, trail=case.trail
+    from tasks.reconcile import reconcile as bring_together  # noqa: PLC0415  the quiet path must not import MLflow
+
+    found = bring_together(
+        case.registry(), case.ledger, case.model, external=case.policy.external, at=case.now, trail=case.trail
     )
     if found:
         reason = "; ".join(finding.reason for finding in found)
@@ -121,7 +132,32 @@ async def leave_report(report: Report) -> None:
 async def published(report: Report) -> State[Report]:
     """Leave the report where people look, and end in a state that is named after the decision."""
     await leave_report(report)
-    return Completed(name=STATES[report.decision], message=report.line, data=report)
+    name = DRY_RUN if report.dry_run else STATES[report.decision]
+    return Completed(name=name, message=report.line, data=report)
+
+
+def begin(flow: str, policy: str, *, actor: str, as_of: datetime | None, dry_run: bool) -> Case:
+    """Read the policy and open its case. What goes wrong is told to a person, as there is no ledger yet to tell it.
+
+    The policy's own sinks are told; where it cannot be read, those of BACKSTOP_NOTIFY (addresses with commas between).
+
+    Raises:
+        PolicyError: Lists every problem of the policy.
+        LedgerError: When the ledger cannot be opened.
+        ValueError: When ``as_of`` has no time zone.
+    """
+    sinks = tuple(sink.strip() for sink in os.environ.get("BACKSTOP_NOTIFY", "").split(",") if sink.strip())
+    try:
+        loaded = load(policy)
+        sinks = loaded.notify
+        return open_case(loaded, actor=actor, now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+    except Exception as error:
+        if not dry_run:
+            title = f"{policy}: {flow} could not begin, Production unchanged"
+            for delivery in notify.send(sinks, title=title, body=f"{type(error).__name__}: {error}"):
+                if not delivery.ok:
+                    _log.error("%s was not told that %s could not begin: %s", delivery.sink, flow, delivery.error)
+        raise
 
 
 async def answered_for(case: Case, flow: str, run: Callable[[Case], Awaitable[Report]]) -> Report:
@@ -133,11 +169,22 @@ async def answered_for(case: Case, flow: str, run: Callable[[Case], Awaitable[Re
     try:
         return await run(case)
     except Exception as error:
-        problems = error.problems if isinstance(error, DataError) else (f"{type(error).__name__}: {error}",)
-        verdict = mistake(problems, name="data" if isinstance(error, DataError) else flow)
-        case.note(verdict)
+        _answer_for(case, flow, error)
+        raise
+
+
+def _answer_for(case: Case, flow: str, error: Exception) -> None:
+    # DataError, told by what it carries: importing its module would put pandas on the quiet path of the watch.
+    listed: tuple[str, ...] = getattr(error, "problems", ())
+    problems = tuple(map(str, listed)) or (f"{type(error).__name__}: {error}",)
+    try:
+        case.note(mistake(problems, name=getattr(error, "place", flow)))
+    except Exception as broken:  # noqa: BLE001  a ledger that cannot be written must not hide the error itself
+        problems = (*problems, f"and the ledger could not be told: {type(broken).__name__}: {broken}")
+    try:
         case.tell(
             f"{case.model}: {flow} failed, Production unchanged",
             "\n".join((*problems, f"trail {case.trail}, {case.now:%Y-%m-%d %H:%M} UTC")),
         )
-        raise
+    except Exception:  # noqa: BLE001  see above
+        _log.exception("the notification that %s of %s failed could not be put into the ledger", flow, case.model)

@@ -15,9 +15,11 @@ from prefect.client.schemas import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.steps import STATES, answered_for, concluded, flow_run_id, leave_report, reconciled, step
+from flows.form import explained
+from flows.steps import DRY_RUN, STATES, answered_for, concluded, flow_run_id, leave_report, reconciled, step
 from tasks import watch as watching
 from tasks.case import Case, open_case
+from tasks.ledger import StaleDecision
 from tasks.policy import Policy
 from tasks.policy_file import PolicyError, load_many
 from tasks.records import Report
@@ -38,6 +40,7 @@ class WatchFailed(RuntimeError):
 
 
 @flow(name="watch", flow_run_name="watch {policy}")
+@explained
 async def watch(
     policy: Annotated[str, Field(description="A policy file, a model name, a folder, a glob, or several with commas.")],
     *,
@@ -80,7 +83,10 @@ async def _tick(case: Case) -> Report:
         standing = await reconciled(case)
     promoted = case.ledger.serving_at(case.model, case.now)
     case = case.on_trail(promoted.trail if promoted else None)
-    seen = await step(watching.tick)(case, standing)
+    try:
+        seen = await step(watching.tick)(case, standing)
+    except StaleDecision as moved:  # two ticks at once, or a person in between: what is right now, the next one sees
+        return concluded(case, "watch", "watching", f"somebody else got in first, the next tick looks again: {moved}")
     report = concluded(case, "watch", seen.decision, seen.reason, verdicts=seen.verdicts, transition=seen.transition)
     if seen.news:
         await leave_report(report)
@@ -102,7 +108,8 @@ def _ended(reports: list[Report], broken: str) -> State[list[Report]]:
     serious = ("rolled-back", "held", "watching", "healthy")
     worst = min((report.decision for report in reports), key=serious.index)
     message = "; ".join(f"{report.model}: {report.line}" for report in reports if report.decision == worst)
-    return Completed(name=STATES[worst], message=message, data=reports)
+    name = DRY_RUN if any(report.dry_run for report in reports) else STATES[worst]
+    return Completed(name=name, message=message, data=reports)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tasks.scoring import classes_of, score
-from tasks.training import fit
-
-from rehearsal.replay import Window
 from rehearsal.story import Stage
 from rehearsal.traffic import serve
+from rehearsal.window import Window
 from tasks.data import Dataset
 from tasks.decide.metrics import measure
 from tasks.plugins import custom_metric
 from tasks.policy_file import load
+from tasks.scoring import classes_of, score
+from tasks.training import fit
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rehearsal.demo import prepare, settle
+from rehearsal.window import Window
 
 FOLDER = Path(".replay")
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """One row of the table.
-
-    Attributes:
-        number: 1, 2, 3 ...
-        start: Of the window.
-        end: Of the window; the flows run at it.
-        rows: Labelled rows in it.
-        version: That served them.
-        frozen: Metric of the first model.
-        served: Metric of what Backstop had in Production.
-        every: Metric of a model retrained at the window's start.
-        fired: Triggers that fired at its end, with their urgency.
-        decision: Of the retrain flow at its end.
-        gate: The gate's decision, or empty.
-    """
-
-    number: int
-    start: datetime
-    end: datetime
-    rows: int
-    version: str
-    frozen: float
-    served: float
-    every: float
-    fired: str
-    decision: str
-    gate: str
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,11 +6,18 @@ changed by that.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import uuid
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from tasks import notify
 from tasks.ledger import Ledger
@@ -21,6 +28,10 @@ from tasks.stores import Stores
 
 if TYPE_CHECKING:
     from tasks.registry import Registry
+
+
+class LedgerError(RuntimeError):
+    """The ledger cannot be opened; nothing can be decided without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +134,16 @@ def open_case(
 
     Raises:
         ValueError: When ``now`` has no time zone.
+        LedgerError: When the ledger cannot be opened.
     """
     where = stores or Stores.from_environment()
     moment = as_utc(now) if now is not None else None
-    # A past that is played again takes effect in the past; otherwise the ledger reads the clock when it is written.
-    ledger = Ledger.open(where.ledger) if moment is None else Ledger.open(where.ledger, clock=lambda: moment)
+    scratch = Path(tempfile.mkdtemp(prefix="backstop-")) if dry_run else None
+    if scratch is not None:
+        where = where.rehearsed(scratch)
+    ledger = _opened(where.ledger, moment)
+    if scratch is not None:
+        weakref.finalize(ledger, shutil.rmtree, scratch, ignore_errors=True)
     return Case(
         policy=policy,
         stores=where,
@@ -138,6 +154,25 @@ def open_case(
         flow_run_id=flow_run_id,
         dry_run=dry_run,
     )
+
+
+def _opened(url: str, moment: datetime | None) -> Ledger:
+    try:
+        # A past that is played again takes effect in the past; otherwise the ledger reads the clock when it is written.
+        return Ledger.open(url) if moment is None else Ledger.open(url, clock=lambda: moment)
+    except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
+        said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise LedgerError(
+            f"the ledger at {_shown(url)} cannot be opened: {type(error).__name__}: {said}; see that BACKSTOP_LEDGER "
+            "(or BACKSTOP_HOME) is right, that the server runs and that the user may write there"
+        ) from None
+
+
+def _shown(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return f"{url.partition('://')[0]}://***"
 
 
 def check_plugins(policy: Policy) -> None:
@@ -166,7 +201,7 @@ def check_plugins(policy: Policy) -> None:
         except PluginError as error:
             problems.append(f"{place}.metric: {error}")
     if problems:
-        raise PluginError("\n".join(problems))
+        raise PluginError(*problems)
 
 
 def mistake(problems: Sequence[str], *, name: str) -> Verdict:

@@ -108,13 +108,41 @@ def load(policy: Policy, stores: Stores, *, start: datetime, end: datetime, reme
     data, first, last = policy.data, as_utc(start), as_utc(end)
     raw = sources.read(data, start=first, end=last)
     raw.columns = raw.columns.astype(str)
-    if problems := _column_problems(raw, data):
-        raise DataError(*problems)
-    rows = history.Rows(_tidied(raw, data), moments(raw, data))
+    times = _moments(raw, policy)
+    rows = history.Rows(_tidied(raw, data), times)
     if sources.is_file(data.source) and data.history:
         rows = history.complete(rows, history.path_of(stores.home, policy.model), write=remember)
     inside = np.asarray((rows.time >= pd.Timestamp(first)) & (rows.time < pd.Timestamp(last)))
     return _dataset(rows.frame[inside].reset_index(drop=True), rows.time[inside], policy, rows.notes)
+
+
+def _moments(raw: pd.DataFrame, policy: Policy) -> pd.DatetimeIndex:
+    """When each row came to be; where that cannot be told, everything else that is wrong is told with it.
+
+    Raises:
+        DataError: Lists every problem of the columns and, of a source that was read whole, of what is in them.
+    """
+    data = policy.data
+    problems = _column_problems(raw, data)
+    try:
+        if data.time_column is None or data.time_column in raw.columns:
+            times = moments(raw, data)
+    except DataError as error:
+        problems += error.problems
+    if not problems:
+        return times
+    # Of a database only the columns were asked for when the time cannot be read.
+    raise DataError(*problems, *(() if "://" in data.source else _content_problems(raw, policy)))
+
+
+def _content_problems(raw: pd.DataFrame, policy: Policy) -> list[str]:
+    data, known = policy.data, raw.loc[:, ~raw.columns.duplicated()]
+    if data.target not in known:
+        return []
+    frame = _tidied(known, data)
+    apart = {data.target, *data.drop, data.time_column}
+    features = frame[[name for name in frame.columns if name not in apart]]
+    return _feature_problems(features) + _target_problems(_labels(frame[data.target]), policy)
 
 
 def _column_problems(raw: pd.DataFrame, data: Data) -> list[str]:
@@ -210,7 +238,7 @@ def validate(dataset: Dataset, policy: Policy) -> None:
             f"data.lookback: the source has no rows in the last {policy.data.lookback.days} days; "
             "see that it is filled, or look back further"
         )
-    problems = [*dataset.flaws, *_feature_problems(dataset.features), *_target_problems(dataset, policy)]
+    problems = [*dataset.flaws, *_feature_problems(dataset.features), *_target_problems(dataset.target, policy)]
     if dataset.time[0] == dataset.time[-1]:
         problems.append(
             f"data.timestamp: all {len(dataset)} rows have the same moment {dataset.time[0].isoformat()}; the newest "
@@ -238,15 +266,15 @@ def _feature_problems(features: pd.DataFrame) -> list[str]:
     return problems
 
 
-def _target_problems(dataset: Dataset, policy: Policy) -> list[str]:
-    data, known = policy.data, dataset.target.dropna()
+def _target_problems(target: pd.Series[Any], policy: Policy) -> list[str]:
+    data, known = policy.data, target.dropna()
     place = f"data.target {data.target!r}"
     if not len(known):
-        return [f"{place} is empty in all {len(dataset)} rows; see that labels arrive, or name another column"]
+        return [f"{place} is empty in all {len(target)} rows; see that labels arrive, or name another column"]
     problems = _value_problems(known, place) if policy.problem == "regression" else _class_problems(known, policy)
     if len(known) < data.min_rows:
         problems.append(
-            f"data.min_rows: {len(known)} labelled rows of {len(dataset)}; {data.min_rows} are needed: wait for more, "
+            f"data.min_rows: {len(known)} labelled rows of {len(target)}; {data.min_rows} are needed: wait for more, "
             "look back further, or lower it"
         )
     return problems

@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,7 +17,18 @@ from tasks.policy_problem import near
 
 
 class PluginError(ValueError):
-    """User code that cannot be used; the text names the policy key, the value and the remedy."""
+    """User code that cannot be used; the text names the policy key, the value and the remedy.
+
+    Attributes:
+        place: Where in a flow it went wrong, for the ledger.
+        problems: Everything that is wrong, one sentence each.
+    """
+
+    place: ClassVar = "policy"
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
 
 
 def resolve(path: str, *, place: str, accepts: tuple[str, ...] = ()) -> Callable[..., Any]:

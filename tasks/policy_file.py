@@ -14,6 +14,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from tasks import notify
+from tasks.masking import mask
 from tasks.policy import Policy
 from tasks.policy_problem import KeyPath, Problem, explain, near, place_of, section_at, shown, sort_key
 from tasks.policy_words import read_aloud
@@ -362,9 +364,24 @@ def _anchored(policy: Policy, text: str, draft: _Draft) -> Policy:
     anchored = policy.model_copy(update={"data": policy.data.model_copy(update={"source": source}), "notify": notify})
     overrides = (f"# {_override_line(place, variable, draft.raw)}" for place, variable in draft.variables.items())
     # Policy keeps the two private, so that nobody edits them; this is their one writer.
-    anchored._text = "\n".join([text.rstrip("\n"), *overrides, ""])  # noqa: SLF001  see above
+    anchored._text = "\n".join([_shown(text, policy), *overrides, ""])  # noqa: SLF001  see above
     anchored._origin = str(draft.path.resolve())  # noqa: SLF001  see above
     return anchored
+
+
+def _shown(text: str, policy: Policy) -> str:
+    """The text for the record of a run. A secret belongs into the environment; one that was written here is masked."""
+    hidden = {policy.data.source: mask(policy.data.source)} | {sink: notify.mask(sink) for sink in policy.notify}
+    for written, harmless in hidden.items():
+        if written == harmless:
+            continue
+        if written not in text:  # folded or escaped: then the whole text is written anew
+            raw = policy.model_dump(mode="json", exclude_unset=True)
+            raw["data"]["source"] = mask(policy.data.source)
+            raw["notify"] = [notify.mask(sink) for sink in policy.notify]
+            return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).rstrip("\n")
+        text = text.replace(written, harmless)
+    return text.rstrip("\n")
 
 
 def _override_line(place: KeyPath, variable: str, raw: Any) -> str:

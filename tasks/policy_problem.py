@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from tasks.masking import mask
 from tasks.policy import Policy, Section
 
 KeyPath = tuple[str | int, ...]
@@ -99,7 +100,7 @@ def explain(item: ErrorDetails, place: KeyPath) -> str:
     if kind == "extra_forbidden":
         return _unknown_key(place)
     if kind == "value_error":
-        return item["msg"].removeprefix("Value error, ")
+        return mask(item["msg"].removeprefix("Value error, "))
     if kind == "literal_error":
         expected = str(context["expected"])
         close = near(str(item["input"]), re.findall(r"'([^']+)'", expected))

@@ -140,18 +140,19 @@ def by_hand(case: Case, standing: Standing, version: str, reason: str, *, overri
         override: The person knows that the gate did not pass it, or that it was rolled back before.
 
     Raises:
-        ValueError: When something speaks against it and ``override`` is not set; names everything that does.
+        ValueError: When something speaks against it and ``override`` is not set; names everything that does. When it
+            does not load and answer; no override helps then.
         StaleDecision: When the ledger moved since ``standing`` was read.
     """
-    tried = try_out(case, version)
     against = [*_objections(case, standing, version)]
-    if tried.outcome != "ok":
-        raise ValueError(f"version {version} of {case.model} stays where it is: {tried.reason}")
     if against and not override:
         raise ValueError(
             f"version {version} of {case.model} stays where it is: {'; '.join(against)}. Set override to promote it "
             "all the same"
         )
+    tried = try_out(case, version)
+    if tried.outcome != "ok":
+        raise ValueError(f"version {version} of {case.model} stays where it is: {tried.reason}")
     note = f"{reason} (by {case.actor}" + (f", although {'; '.join(against)})" if against else ")")
     verdict = Verdict(judge="gate", decision="pass", reason=note, findings=(tried,))
     if version == standing.staged:
@@ -171,6 +172,8 @@ def _objections(case: Case, standing: Standing, version: str) -> Iterator[str]:
         yield "the gate never judged it"
     elif judged != "pass":
         yield f"the gate said {judged}"
+    elif case.ledger.has_fact(case.model, version, "rejected"):
+        yield "it was rejected after the gate had passed it"
 
 
 def reject(case: Case, standing: Standing, version: str, reason: str) -> Transition | None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 from mlflow import MlflowClient
@@ -24,8 +24,7 @@ from sqlalchemy.engine import make_url
 from tasks import artifact
 from tasks.ledger import Held, Ledger, StaleDecision
 from tasks.policy import Policy
-from tasks.reconcile import reconcile
-from tasks.records import Action, Finding, Standing, Transition
+from tasks.records import Action, Standing, Transition
 from tasks.stores import Stores
 
 CHAMPION = "champion"
@@ -249,12 +248,6 @@ class Registry:
         return artifact.load(
             folder, trusted_types=training.trusted_types, allow_pickle=training.serialization == "pickle"
         )
-
-    def reconcile(
-        self, ledger: Ledger, model: str, *, external: Literal["repair", "adopt"], at: datetime, trail: str
-    ) -> tuple[Finding, ...]:
-        """Bring ledger and MLflow together; see :func:`tasks.reconcile.reconcile`."""
-        return reconcile(self, ledger, model, external=external, at=at, trail=trail)
 
     @property
     def _place(self) -> str:

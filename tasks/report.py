@@ -118,7 +118,9 @@ def ledger_table(transitions: Iterable[Transition]) -> Table:
     made = _table("Transitions", ("when (UTC)", "model", "seq", "action", "version", "before", "by", "state", "why"))
     for step in transitions:
         cells = (f"{step.at:%Y-%m-%d %H:%M}", step.model, str(step.seq), step.action, step.version)
-        made.add_row(*map(Text, (*cells, step.previous or "-", step.actor, step.state, shorten(_one_line(step.reason), _GLANCE))))
+        made.add_row(
+            *map(Text, (*cells, step.previous or "-", step.actor, step.state, shorten(_one_line(step.reason), _GLANCE)))
+        )
     return made
 
 

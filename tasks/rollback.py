@@ -63,9 +63,11 @@ def _back(case: Case, standing: Standing, version: str, reason: str, findings: t
 
 
 def _stay(case: Case, reason: str, findings: tuple[Finding, ...]) -> Reversal:
-    """Nothing moves; the ledger tells why."""
+    """Nothing moves; the ledger tells why, once and not with every tick that finds the same."""
     verdict = Verdict(judge="rollback", decision="stay", reason=reason, findings=findings)
-    case.note(verdict)
+    last = next(iter(case.ledger.decisions(case.model, "rollback", limit=1)), None)
+    if last is None or (last.trail, last.verdict.reason) != (case.trail, reason):
+        case.note(verdict)
     return Reversal(None, None, verdict, reason)
 
 

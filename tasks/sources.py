@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from sqlalchemy import (
@@ -30,12 +30,12 @@ from sqlalchemy.sql import ColumnElement, Select
 from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.types import Integer, Numeric
 
+from tasks.masking import mask
 from tasks.plugins import PluginError, expand, resolve
 from tasks.policy import Data, Order
 from tasks.policy_problem import near
 
 _FILES = (".csv", ".csv.gz", ".parquet")
-_SECRET = re.compile(r"((?:password|passwd|pwd|token|secret|apikey|api_key)=)[^&\s;]+", re.IGNORECASE)
 _MARGIN = timedelta(days=2)
 """SQL is asked for so much more at both ends, and the rows are cut exactly afterwards: text and naive timestamps cannot
 be compared exactly in SQL."""
@@ -45,8 +45,11 @@ class DataError(ValueError):
     """Rows that cannot be used.
 
     Attributes:
+        place: Where in a flow it went wrong, for the ledger.
         problems: Everything that is wrong, one sentence each.
     """
+
+    place: ClassVar = "data"
 
     def __init__(self, *problems: str) -> None:
         self.problems = problems
@@ -75,7 +78,7 @@ def read(data: Data, *, start: datetime, end: datetime, environment: Mapping[str
     try:
         source = expand(data.source, environment)
     except PluginError as error:
-        raise DataError(f"data.source {error}") from None
+        raise DataError(f"data.source {mask(str(error))}") from None
     if "://" in source:
         try:
             return _from_sql(data, source, start, end)
@@ -124,7 +127,8 @@ def _from_sql(data: Data, source: str, start: datetime, end: datetime) -> pd.Dat
     try:
         with engine.connect() as connection:
             statement, values = _statement(data, connection, start, end)
-            return pd.read_sql(statement, connection, params=values)
+            rows = connection.execute(statement, values)
+            return pd.DataFrame(rows.all(), columns=list(rows.keys()))
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error)
         said = _without(cause, url.password).strip().splitlines()[0]
@@ -137,6 +141,8 @@ def _from_sql(data: Data, source: str, start: datetime, end: datetime) -> pd.Dat
 def _engine(source: str) -> tuple[URL, Engine]:
     try:
         url = make_url(source)
+        if url.drivername in {"postgresql", "postgres"}:
+            url = url.set(drivername="postgresql+psycopg")  # as for the ledger: it is the driver that is installed
         shown = masked(url)
         memory = url.database in {None, "", ":memory:"} or str(url.database).startswith("file:")
         # SQLite would create an empty database where the file is missing.
@@ -148,18 +154,18 @@ def _engine(source: str) -> tuple[URL, Engine]:
         problem = f"data.source: the address {scheme}://... is no SQLAlchemy URL; write dialect://user@host/database"
         raise DataError(problem) from None
     except (NoSuchModuleError, ModuleNotFoundError) as error:
-        remedy = "install the driver (backstop[postgres] has psycopg: postgresql+psycopg://...) or correct the scheme"
+        remedy = "install the driver (backstop[postgres] has the one for PostgreSQL) or correct the scheme"
         raise DataError(f"data.source: {shown} needs a driver that is not there: {error}; {remedy}") from None
 
 
 def masked(url: URL) -> str:
     """The address without its secrets."""
-    return _SECRET.sub(r"\1***", url.render_as_string(hide_password=True))
+    return mask(url.render_as_string(hide_password=True))
 
 
 def _without(message: str, password: Any) -> str:
     cleaned = message.replace(str(password), "***") if password else message
-    return _SECRET.sub(r"\1***", cleaned)
+    return mask(cleaned)
 
 
 def _unexpanded(message: str, source: str, environment: Mapping[str, str]) -> str:

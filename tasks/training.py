@@ -21,9 +21,8 @@ from tasks.plugins import custom_metric, resolve
 from tasks.policy import Policy, Search
 from tasks.records import Measurement, Profile, Scores, Span
 from tasks.scoring import classes_of, score
-from tasks.tracking import log, save
 
-__all__ = ["Fitted", "TrainingError", "fit", "log", "profile_of", "save"]
+__all__ = ["Fitted", "TrainingError", "fit", "profile_of"]
 
 _TICK = timedelta(microseconds=1)
 _FACTOR = 3

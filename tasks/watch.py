@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tasks.case import Case
@@ -48,19 +48,19 @@ def tick(case: Case, standing: Standing) -> Tick:
     known = last if last is not None and last.version == version and last.at >= since else None
     verdicts: tuple[Verdict, ...] = ()
     for period in due(since, case.now, case.policy.health, judged_until=known.at if known else None):
-        verdict = _judge(case, version, period)
+        verdict = _judge(case, version, since, period)
         verdicts += (verdict,)
-        if verdict.decision == "unhealthy":
-            return _unhealthy(case, standing, version, verdicts)
-        over = case.now >= period.end
-        if over or known is None or known.verdict.decision != verdict.decision:
+        changed = known is None or known.verdict.decision != verdict.decision
+        if changed or case.now >= period.end:
             case.note(verdict, version=version)
+        if verdict.decision == "unhealthy":
+            return _unhealthy(case, standing, version, verdicts, newly=changed)
         if verdict.decision == "healthy" and version not in standing.known_good:
             case.state(version, "known-good", verdict.reason)
     return _quiet(case, standing, version, verdicts)
 
 
-def _judge(case: Case, version: str, period: Period) -> Verdict:
+def _judge(case: Case, version: str, since: datetime, period: Period) -> Verdict:
     policy = case.policy
     evidence = source(case.stores).evidence(
         case.model,
@@ -70,18 +70,20 @@ def _judge(case: Case, version: str, period: Period) -> Verdict:
         health=policy.health,
         problem=policy.problem,
     )
+    # Silence begins when the version came into Production, not when it last served before that, nor with the period.
+    evidence = replace(evidence, last_request=max(evidence.last_request or since, since))
     return health.judge(evidence, policy.health, problem=policy.problem, planned_looks=period.planned_looks)
 
 
-def _unhealthy(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict, ...]) -> Tick:
-    verdict = verdicts[-1]
-    case.note(verdict, version=version)
-    back = roll_back(case, standing, reason=verdict.reason)
+def _unhealthy(
+    case: Case, standing: Standing, version: str, verdicts: tuple[Verdict, ...], *, newly: bool
+) -> Tick:
+    back = roll_back(case, standing, reason=verdicts[-1].reason)
     decision = "rolled-back" if back.target is not None else "held"
     title = f"{case.model}: version {version} is unhealthy, " + (
         f"rolled back to {back.target}" if back.target is not None else "and nothing is eligible to go back to"
     )
-    _page_once(case, version, title, back.reason, always=back.transition is not None)
+    _page_once(case, version, title, back.reason, always=newly or back.transition is not None)
     return Tick(decision, back.reason, (*verdicts, back.verdict), back.transition, news=True)
 
 
@@ -101,7 +103,7 @@ def _quiet(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict
 
 
 def _page_once(case: Case, version: str, title: str, reason: str, *, always: bool = False) -> None:
-    """Tell a person, but not every minute: once per silence deadline."""
+    """Tell a person, but not every minute: once per silence deadline or watch, whichever is longer."""
     paged: datetime | None = case.ledger.fact_at(case.model, version, "paged")
     if (
         not always

@@ -160,6 +160,16 @@ def test_an_unknown_table_is_answered_with_those_that_are_there(tmp_path: Path, 
     assert "did you mean 'customers'" in said
 
 
+def test_a_query_that_fails_is_told_in_the_databases_own_words(tmp_path: Path, place: Stores) -> None:
+    url = sqlite(tmp_path, rows(3))
+    assert "no such table: nowhere" in problems_of(policy(url, data={"query": "SELECT * FROM nowhere"}), place)
+
+
+def test_a_window_without_rows_is_empty_and_no_crash(tmp_path: Path, place: Stores) -> None:
+    url = sqlite(tmp_path, rows(3))
+    assert len(read(policy(url, data={"table": "customers"}), place, END, END + timedelta(days=1))) == 0
+
+
 def test_an_unreachable_database_is_a_problem_that_shows_no_password(place: Stores) -> None:
     url = "postgresql+psycopg://me:hunter2@127.0.0.1:9/db?sslpassword=hunter3&connect_timeout=2"
     said = problems_of(policy(url, data={"table": "t"}), place)

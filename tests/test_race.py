@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tasks.ledger import Ledger, StaleDecision
+from tasks.reconcile import reconcile
 from tasks.records import Transition
 from tasks.registry import Registry, View
 from tasks.stores import Stores
@@ -56,7 +57,7 @@ class Player:
         )
 
     def reconcile(self) -> int:
-        return len(self.registry.reconcile(self.ledger, "churn", external="repair", at=T0, trail="r"))
+        return len(reconcile(self.registry, self.ledger, "churn", external="repair", at=T0, trail="r"))
 
 
 def race(home: Path, version: str, barrier: Any, answers: Any) -> None:
@@ -100,7 +101,7 @@ def hang_between_apply_and_settle(home: Path, holding: Any) -> None:
     player.promote("2", player.ledger.standing("churn").seq)
 
 
-def reconcile(home: Path, barrier: Any, answers: Any) -> None:
+def bring_together(home: Path, barrier: Any, answers: Any) -> None:
     player = Player(Stores.at(home))
     barrier.wait(60)
     answers.put(player.reconcile())
@@ -196,7 +197,7 @@ def test_two_processes_that_reconcile_at_once_complete_an_intent_once(
 ) -> None:
     player.intend("2", player.ledger.standing("churn").seq)
     barrier, answers = processes.Barrier(2), processes.Queue()
-    both = [processes.Process(target=reconcile, args=(player.stores.home, barrier, answers)) for _ in range(2)]
+    both = [processes.Process(target=bring_together, args=(player.stores.home, barrier, answers)) for _ in range(2)]
     for process in both:
         process.start()
     assert sorted(answers.get(timeout=60) for _ in both) == [0, 1]

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from tasks import artifact, registry
 from tasks.decide.rollback import choose
 from tasks.ledger import Ledger, Refused, StaleDecision
+from tasks.reconcile import reconcile
 from tasks.records import Action, Finding, Standing, Transition
 from tasks.registry import MissingVersion, Registry, RegistryMismatch, SwappedArtifact
 from tasks.stores import Stores
@@ -75,8 +76,8 @@ class Place:
             self.client.transition_model_version_stage("churn", version, stage, archive_existing_versions=archive)
 
     def reconcile(self, external: str = "repair") -> tuple[Finding, ...]:
-        found = self.registry.reconcile(self.ledger, "churn", external=external, at=LATER, trail="t2")  # type: ignore[arg-type]
-        assert self.registry.reconcile(self.ledger, "churn", external=external, at=LATER, trail="t3") == () or any(  # type: ignore[arg-type]
+        found = reconcile(self.registry, self.ledger, "churn", external=external, at=LATER, trail="t2")  # type: ignore[arg-type]
+        assert reconcile(self.registry, self.ledger, "churn", external=external, at=LATER, trail="t3") == () or any(  # type: ignore[arg-type]
             "nothing was changed" in finding.reason for finding in found
         ), "what is reconciled stays so"
         return found
@@ -106,7 +107,7 @@ def place(stores: Stores) -> Iterator[Place]:
 def test_a_model_that_mlflow_does_not_know_has_an_empty_view(place: Place) -> None:
     view = place.registry.view("fraud")
     assert (view.production, view.staging, view.versions) == ((), (), ())
-    assert place.registry.reconcile(place.ledger, "fraud", external="repair", at=T0, trail="t") == ()
+    assert reconcile(place.registry, place.ledger, "fraud", external="repair", at=T0, trail="t") == ()
 
 
 def test_a_version_goes_from_staging_to_production_and_the_aliases_follow(place: Place) -> None:

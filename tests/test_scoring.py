@@ -15,11 +15,12 @@ import pytest
 from samples import END, START, Guess, policy
 from sklearn.model_selection import FixedThresholdClassifier
 
-from tasks import example, training
+from tasks import example, tracking, training
 from tasks.columns import text_of
 from tasks.data import Dataset, Split, load, split
 from tasks.decide.influence import Unmeasurable
 from tasks.decide.metrics import measure
+from tasks.fresh import attempt
 from tasks.policy import Policy
 from tasks.requests import Recorded
 from tasks.scoring import answers_in_fresh_process, classes_of, latencies, recorded_rows, score
@@ -243,7 +244,7 @@ def test_no_recorded_requests_are_no_rows_and_amounts_come_back_as_numbers() -> 
 
 @pytest.fixture
 def folder(made: tuple[Policy, Fitted, Split], tmp_path: Path) -> Path:
-    return training.save(*made, tmp_path / "model")
+    return tracking.save(*made, tmp_path / "model")
 
 
 def test_a_good_artifact_loads_and_answers_in_a_fresh_process(made: tuple[Policy, Fitted, Split], folder: Path) -> None:
@@ -253,22 +254,21 @@ def test_a_good_artifact_loads_and_answers_in_a_fresh_process(made: tuple[Policy
 
 
 def test_a_swapped_model_answers_differently(made: tuple[Policy, Fitted, Split], folder: Path) -> None:
+    """In this process: how the fresh one judges; that there is one at all is shown above."""
     of, _, parts = made
     other = Dataset(
         features=parts.train.features,
         target=parts.train.target.map({"yes": "no", "no": "yes"}).astype(object),
         time=parts.train.time,
     )
-    swapped = training.save(of, training.fit(of, other), parts, folder.parent / "other")
+    swapped = tracking.save(of, training.fit(of, other), parts, folder.parent / "other")
     (folder / "model.skops").write_bytes((swapped / "model.skops").read_bytes())
-    answered, reason = answers_in_fresh_process(folder, of)
+    answered, reason = attempt(folder, trusted_types=(), allow_pickle=False)
     assert answered is False
     assert "answers differently" in reason
 
 
 def test_what_is_broken_missing_or_not_trusted_is_told_apart(made: tuple[Policy, Fitted, Split], folder: Path) -> None:
-    """In this process: how the fresh one judges; that there is one at all is shown above."""
-    from tasks.fresh import attempt
 
     def outcome() -> tuple[bool | None, str]:
         return attempt(folder, trusted_types=(), allow_pickle=False)
@@ -276,10 +276,9 @@ def test_what_is_broken_missing_or_not_trusted_is_told_apart(made: tuple[Policy,
     assert outcome()[0] is True
     stored = (folder / example.FILE).read_text()
     (folder / example.FILE).write_text("{}")
-    assert outcome() == (
-        False,
-        "it loads and does not answer: ValueError: " + outcome()[1].rpartition("ValueError: ")[2],
-    )
+    answered, reason = outcome()
+    assert answered is False
+    assert "does not answer" in reason
     (folder / example.FILE).unlink()
     answered, reason = outcome()
     assert answered is None
@@ -309,7 +308,7 @@ def test_a_crash_and_a_hang_are_no_answer(
     of = policy(training={"estimator": None, "trainer": "samples:train_guess", "params": {}, "trusted_types": trusted})
     model = Crashing()
     model.classes_ = np.array(["no", "yes"])
-    saved = training.save(of, Fitted(model=model, params={}), made[2], tmp_path / "model")
+    saved = tracking.save(of, Fitted(model=model, params={}), made[2], tmp_path / "model")
     with monkeypatch.context() as injected:
         injected.setenv("CRASH_NOW", "1")
         answered, reason = answers_in_fresh_process(saved, of)

@@ -71,7 +71,7 @@ def measure(metric: str, scores: Scores, custom: Custom | None = None) -> Measur
         influence = FAMILIES[metric](clean)
         error = max(_standard_error(influence.psi), influence.reach / n) if n > 1 else None
         return Measurement(
-            metric=metric, value=_number(influence.value), error=error, n=n, greater_is_better=not is_loss(metric)
+            metric=metric, value=_number(influence.value, metric), error=error, n=n, greater_is_better=not is_loss(metric)
         )
     value, spread, _ = _resampled(metric, (clean,), custom)
     return Measurement(metric=metric, value=value, error=spread, n=n)
@@ -125,7 +125,7 @@ def compare(
         return _difference(metric, value, (value - width, value + width), n=n, confidence=confidence, values=values)
     mine, other = FAMILIES[metric](ours), FAMILIES[metric](theirs)
     sign = -1.0 if is_loss(metric) else 1.0
-    value = _number(sign * (mine.value - other.value))
+    value = _number(sign * (mine.value - other.value), metric)
     if metric == "accuracy":
         return _accuracy_difference(ours, theirs, confidence)
     width = t_quantile(confidence, n - 1) * _paired_error(metric, mine, other)
@@ -161,13 +161,13 @@ def _difference(
 ) -> Difference:
     return Difference(
         metric=metric,
-        value=_number(value),
-        low=_number(interval[0]),
-        high=_number(interval[1]),
+        value=_number(value, metric),
+        low=_number(interval[0], metric),
+        high=_number(interval[1], metric),
         n=n,
         confidence=confidence,
-        candidate=_number(values[0]),
-        production=_number(values[1]),
+        candidate=_number(values[0], metric),
+        production=_number(values[1], metric),
     )
 
 
@@ -175,9 +175,12 @@ def _standard_error(psi: Floats) -> float:
     return float(np.std(psi, ddof=1) / math.sqrt(psi.size))
 
 
-def _number(value: float) -> float:
+def _number(value: float, metric: str) -> float:
     if not math.isfinite(value):
-        raise Unmeasurable(f"the metric came out as {value}; it must be a finite number")
+        raise Unmeasurable(
+            f"{metric} came out as {value}, which is no finite number; look at its function and at the rows, or judge by "
+            "another metric"
+        )
     return float(value)
 
 
@@ -226,7 +229,7 @@ def _replicate(metric: str, custom: Custom, models: tuple[Scores, ...], rows: ND
 
 def _call(metric: str, custom: Custom, scores: Scores) -> float:
     try:
-        return _number(float(custom(scores.truth, scores.prediction, scores.probability)))
+        return _number(float(custom(scores.truth, scores.prediction, scores.probability)), metric)
     except Unmeasurable:
         raise
     except Exception as error:

@@ -1,0 +1,109 @@
+"""Scenes that several tests begin with. Each is made once, by the real flows, and copied for every test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from scene import CHANGED, FIRST, Scene, everybody
+
+ELSEWHERE = ("MLFLOW_TRACKING_URI", "BACKSTOP_LEDGER", "BACKSTOP_REQUESTS")
+
+
+@contextmanager
+def at_home(folder: Path) -> Iterator[None]:
+    """Everything that lasts is kept in this folder, whatever the environment said before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BACKSTOP_HOME", str(folder))
+        for name in ELSEWHERE:
+            patch.delenv(name, raising=False)
+        for name in [name for name in os.environ if name.startswith("BACKSTOP_CHURN__")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_scene(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Scene:
+    """Customers and a policy; nothing was ever trained."""
+    home = tmp_path_factory.mktemp("empty") / "home"
+    home.mkdir()
+    shutil.copy(mlflow_template, home / "mlflow.db")
+    scene = Scene(home)
+    scene.write(everybody())
+    scene.policy()
+    return scene
+
+
+@pytest.fixture(scope="session")
+def first_scene(empty_scene: Scene, tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Scene:
+    """Version 1 is in Production since day FIRST, and was watched until it was known good."""
+    from flows.retrain import retrain
+    from flows.watch import watch
+
+    scene = empty_scene.copy(tmp_path_factory.mktemp("first") / "home")
+    with at_home(scene.home):
+        # A machine that is busy with other things is not what is tested: hence the two seconds.
+        full = scene.policy("full", gate={"latency": {"p99": "2s", "calls": 299}, "fresh_process": True})
+        assert scene.run(retrain, FIRST, policy=full).report.decision == "first-promoted"
+        scene.traffic(FIRST, FIRST + 1 / 48, requests=600)
+        assert scene.run(watch, FIRST + 1 / 48).report.decision == "healthy"
+    return scene
+
+
+@pytest.fixture(scope="session")
+def second_scene(first_scene: Scene, tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Scene:
+    """The world changed, and version 2 replaced version 1 on day CHANGED; its watch has just begun."""
+    from flows.retrain import retrain
+
+    scene = first_scene.copy(tmp_path_factory.mktemp("second") / "home")
+    with at_home(scene.home):
+        scene.traffic(CHANGED - 14, CHANGED)
+        assert scene.run(retrain, CHANGED).report.decision == "promoted"
+    return scene
+
+
+@pytest.fixture(scope="session")
+def waiting_scene(first_scene: Scene, tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Scene:
+    """The world changed, version 2 passed the gate on day CHANGED and waits in Staging: no request was recorded."""
+    from flows.retrain import retrain
+
+    scene = first_scene.copy(tmp_path_factory.mktemp("waiting") / "home")
+    with at_home(scene.home):
+        assert scene.run(retrain, CHANGED).report.decision == "waiting"
+    return scene
+
+
+@pytest.fixture
+def empty(empty_scene: Scene, tmp_path: Path) -> Iterator[Scene]:
+    """A copy of :func:`empty_scene`, as the home of the flows."""
+    scene = empty_scene.copy(tmp_path / "home")
+    with at_home(scene.home):
+        yield scene
+
+
+@pytest.fixture
+def first(first_scene: Scene, tmp_path: Path) -> Iterator[Scene]:
+    """A copy of :func:`first_scene`, as the home of the flows."""
+    scene = first_scene.copy(tmp_path / "home")
+    with at_home(scene.home):
+        yield scene
+
+
+@pytest.fixture
+def second(second_scene: Scene, tmp_path: Path) -> Iterator[Scene]:
+    """A copy of :func:`second_scene`, as the home of the flows."""
+    scene = second_scene.copy(tmp_path / "home")
+    with at_home(scene.home):
+        yield scene
+
+
+@pytest.fixture
+def waiting(waiting_scene: Scene, tmp_path: Path) -> Iterator[Scene]:
+    """A copy of :func:`waiting_scene`, as the home of the flows."""
+    scene = waiting_scene.copy(tmp_path / "home")
+    with at_home(scene.home):
+        yield scene
