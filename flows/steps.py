@@ -39,7 +39,6 @@ STATES = {
     "waiting": "Waiting",
     "rolled-back": "RolledBack",
     "healthy": "Healthy",
-    "unhealthy": "Unhealthy",
     "watching": "Watching",
     "held": "Held",
     "failed": "Failed",

@@ -26,7 +26,7 @@ from tasks.data import Dataset, load
 from tasks.policy_file import load as load_policy
 from tasks.records import Report
 
-EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 QUIET, CHANGED, BROKEN, LAST = 0.55, 0.74, 0.80, 0.95
 """Shares of the rows that have come in when the scenes of the story play; the first model is made at half of them."""
@@ -76,7 +76,7 @@ class Stage:
         """What was looked at, and one line for the decision, with its numbers."""
         self.checks(report)
         colour = {"promoted": "green", "first-promoted": "green", "healthy": "green", "rolled-back": "red"}
-        colour |= {"gate-failed": "red", "shadow-rejected": "red", "unhealthy": "red"}
+        colour |= {"gate-failed": "red", "shadow-rejected": "red"}
         self.console.print(
             f"   [dim]{report.at:%Y-%m-%d %H:%M}[/] [bold {colour.get(report.decision, 'yellow')}]{report.decision}[/] "
             f"{escape(report.line.partition('; ')[0] if report.decision == 'watching' else report.line)}",

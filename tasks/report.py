@@ -27,7 +27,6 @@ NEXT = {
     "waiting": "Nothing was decided yet. Where a person has to approve: approve or reject it with flows.promote.",
     "rolled-back": "The earlier version serves again, the bad one is quarantined. Find out why before you release it.",
     "healthy": "Nothing to do. The version is known good from now on, a rollback may come back to it.",
-    "unhealthy": "The evidence is against the version that serves and nothing was moved. Look at it now.",
     "watching": "Nothing to do yet. The watch goes on with the next tick.",
     "held": "A person has to look: Backstop saw something and had no safe move. Production is unchanged.",
     "failed": "The run could not finish and Production is unchanged. Correct what the error names and run it again.",

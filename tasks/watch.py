@@ -75,9 +75,7 @@ def _judge(case: Case, version: str, since: datetime, period: Period) -> Verdict
     return health.judge(evidence, policy.health, problem=policy.problem, planned_looks=period.planned_looks)
 
 
-def _unhealthy(
-    case: Case, standing: Standing, version: str, verdicts: tuple[Verdict, ...], *, newly: bool
-) -> Tick:
+def _unhealthy(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict, ...], *, newly: bool) -> Tick:
     back = roll_back(case, standing, reason=verdicts[-1].reason)
     decision = "rolled-back" if back.target is not None else "held"
     title = f"{case.model}: version {version} is unhealthy, " + (

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true", PREFECT_SERVER_ANALYTICS_ENABLED="false")
+# Tests run several processes on few cores: more threads of one model only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tasks.stores import Stores
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -59,7 +60,7 @@ def server() -> Iterator[str]:
         try:
             yield str(folder)
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # SIGTERM would wait for every client to leave
             process.wait(30)
             shutil.rmtree(folder, ignore_errors=True)
 

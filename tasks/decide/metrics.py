@@ -70,9 +70,8 @@ def measure(metric: str, scores: Scores, custom: Custom | None = None) -> Measur
     if metric in FAMILIES:
         influence = FAMILIES[metric](clean)
         error = max(_standard_error(influence.psi), influence.reach / n) if n > 1 else None
-        return Measurement(
-            metric=metric, value=_number(influence.value, metric), error=error, n=n, greater_is_better=not is_loss(metric)
-        )
+        value = _number(influence.value, metric)
+        return Measurement(metric=metric, value=value, error=error, n=n, greater_is_better=not is_loss(metric))
     value, spread, _ = _resampled(metric, (clean,), custom)
     return Measurement(metric=metric, value=value, error=spread, n=n)
 
@@ -178,8 +177,8 @@ def _standard_error(psi: Floats) -> float:
 def _number(value: float, metric: str) -> float:
     if not math.isfinite(value):
         raise Unmeasurable(
-            f"{metric} came out as {value}, which is no finite number; look at its function and at the rows, or judge by "
-            "another metric"
+            f"{metric} came out as {value}, which is no finite number; look at its function and at the rows, or judge "
+            "by another metric"
         )
     return float(value)
 

@@ -181,7 +181,7 @@ class Scene:
         labels: bool = True,
         policy: str | None = None,
     ) -> int:
-        """Requests of some days, answered by what is in Production: those of its customers, or so many at even steps."""
+        """Requests of some days, answered by what is in Production: its customers, or so many at even steps."""
         case = self.case(end, policy)
         with case.ledger:
             rows = load_rows(case.policy, self.stores, start=day(start - 20), end=day(end), remember=False)

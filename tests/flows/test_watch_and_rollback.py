@@ -113,6 +113,7 @@ def test_a_version_that_fails_is_rolled_back_quarantined_and_told(second: Scene)
     assert (insisted.report.decision, second.view.production) == ("promoted", ("2",))
     assert second.standing.quarantined == ()
     assert "2" not in second.standing.known_good
+    assert "although it was rolled back from and is quarantined" in second.history[-1].reason
 
     # One rollback in seven days is all that this policy allows without a person.
     once = second.policy(health={"max_rollbacks": 1})
@@ -122,11 +123,13 @@ def test_a_version_that_fails_is_rolled_back_quarantined_and_told(second: Scene)
     assert "1 rollbacks happened within the policy's window and 1 are allowed" in held.report.line
 
 
-def test_a_version_that_is_slow_is_rolled_back(second: Scene) -> None:
+def test_a_version_that_is_slow_would_be_rolled_back_says_a_dry_run_and_moves_nothing(second: Scene) -> None:
     serving(second, 10, faults=SLOW)
-    report = watched(second, 10)
-    assert (report.decision, second.view.production) == ("rolled-back", ("1",))
+    before = second.mark()
+    report = watched(second, 10, dry_run=True)
+    assert (report.decision, report.production, report.transition) == ("rolled-back", "2", None)
     assert "took more than 1 second" in report.line
+    assert second.mark() == before
 
 
 def test_a_version_that_is_wrong_is_rolled_back_once_the_labels_arrive(second: Scene) -> None:
@@ -147,14 +150,6 @@ def test_labels_that_come_days_after_the_watch_still_count(second: Scene) -> Non
     report = watched(second, 1440 * 1.6)
     assert report.decision == "held"
     assert "were answered wrongly, shown to be more than the 20% tolerated" in report.verdicts[-2].reason
-
-
-def test_a_dry_run_says_that_it_would_roll_back_and_does_not(second: Scene) -> None:
-    serving(second, 10, faults=FAILING)
-    before = second.mark()
-    report = watched(second, 10, dry_run=True)
-    assert (report.decision, report.production, report.transition) == ("rolled-back", "2", None)
-    assert second.mark() == before
 
 
 @pytest.mark.slow  # a third version, and two fresh processes
@@ -235,12 +230,8 @@ def test_nothing_in_production_is_nothing_to_watch(empty: Scene) -> None:
 
 @pytest.mark.slow  # a fresh process
 def test_a_person_rolls_back_with_a_reason_that_is_kept(second: Scene) -> None:
-    asked = {"policy": second.policy(), "reason": "customers complain", "actor": "Ada", "as_of": day(CHANGED + 1)}
-    before = second.mark()
-    shown = run(rollback, **asked)  # a dry run, unless told otherwise
-    assert (shown.report.decision, shown.report.candidate, shown.report.dry_run) == ("rolled-back", "1", True)
-    assert second.mark() == before
-    ran = run(rollback, **asked, dry_run=False)
+    word = {"reason": "customers complain", "actor": "Ada", "dry_run": False}
+    ran = second.run(rollback, CHANGED + 1, **word)
     assert (ran.report.decision, ran.report.production) == ("rolled-back", "1")
     assert (second.history[-1].actor, second.standing.quarantined) == ("Ada", ("2",))
     assert "customers complain" in second.history[-1].reason
@@ -248,6 +239,9 @@ def test_a_person_rolls_back_with_a_reason_that_is_kept(second: Scene) -> None:
 
 
 def test_a_rollback_without_a_version_known_good_stays_and_says_why(first: Scene) -> None:
+    before = first.mark()
+    shown = first.run(rollback, CHANGED, reason="customers complain")  # a dry run, unless told otherwise
+    assert (shown.report.dry_run, first.mark() == before) == (True, True)
     ran = first.run(rollback, CHANGED, reason="customers complain", dry_run=False)
     assert (ran.report.decision, ran.state.name, ran.report.production) == ("held", "Held", "1")
     assert "no version can be rolled back to" in ran.report.line
