@@ -30,15 +30,15 @@ async def promote(
     decision: Annotated[Literal["promote", "reject"], Field(description="What to do with it.")] = "promote",
     actor: Annotated[str, Field(min_length=1, description="Who decides.")] = "a person",
     override: Annotated[
-        bool, Field(description="Promote although the gate did not pass it, or although it was rolled back before.")
+        bool, Field(description="Promote although the gate did not pass it, or it was rejected or rolled back before.")
     ] = False,
     dry_run: Annotated[bool, Field(description="Show what would happen and change nothing.")] = True,
     as_of: Annotated[datetime | None, Field(description="The moment to put down, with its zone; empty: now.")] = None,
 ) -> Report:
     """Promote a version on a person's word, or take it out of Staging.
 
-    It must load and answer in a fresh process. One that the gate did not pass, or that was rolled back before, needs
-    `override`.
+    It must load and answer in a fresh process. One that the gate did not pass, that was rejected after it, or that was
+    rolled back before, needs `override`.
     """
     case = begin("promote", policy, actor=actor, as_of=as_of, dry_run=dry_run)
     with case.ledger:

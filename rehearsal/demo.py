@@ -75,7 +75,7 @@ def settle(folder: Path) -> None:
         "BACKSTOP_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
         "MLFLOW_LOGGING_LEVEL": "WARNING",
-        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     }

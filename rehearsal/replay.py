@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rehearsal.demo import prepare, settle
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             policy = derive(Path(policy), FOLDER / "policy.yaml", source=str(Path(options.data).resolve()))
         windows = asyncio.run(play(console, policy, windows=options.windows, first=options.first))
     except (ValueError, OSError) as error:
-        console.print(f"[red]{type(error).__name__}[/]", str(error), markup=False)
+        console.print(f"[red]{type(error).__name__}[/]", escape(str(error)))
         raise SystemExit(1) from error
     console.print(_table(windows))
     console.print(summary(windows))

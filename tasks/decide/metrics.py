@@ -80,8 +80,8 @@ def bounds(measurement: Measurement, *, confidence: float) -> tuple[float, float
     """One-sided bounds of a metric's true value, in the metric's own unit.
 
     Accuracy is a share and gets exact bounds. Other metrics within 0..1 get theirs on the logit scale, because a
-    symmetric interval promises too much near 1 (Pepe 2003, section 5.2.3); at 0 or 1 the rule of three takes over
-    (Hanley and Lippman-Hand 1983).
+    symmetric interval promises too much near 1 (Pepe 2003, section 5.2.3); where the error is as large as the distance
+    to 0 or 1 the rule of three takes over (Hanley and Lippman-Hand 1983).
 
     Raises:
         Unmeasurable: The value or its error is missing or not finite.
@@ -94,9 +94,10 @@ def bounds(measurement: Measurement, *, confidence: float) -> tuple[float, float
     t = t_quantile(confidence, max(n - 1, 1))
     if measurement.metric not in UNIT:
         return value - t * error, value + t * error
-    if value in {0.0, 1.0}:
-        far = min(1.0, -math.log(1 - confidence) * error)
-        return (0.0, far) if value == 0 else (1 - far, 1.0)
+    if error >= value * (1 - value):
+        # So near the edge the error says what a single row could have changed, and a logit would make it infinite.
+        far = -math.log(1 - confidence) * error
+        return max(0.0, value - far), min(1.0, value + far)
     return _logit_bounds(value, t * error)
 
 

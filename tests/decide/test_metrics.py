@@ -274,3 +274,21 @@ def test_bounds_of_a_measurement_without_an_error_do_not_exist() -> None:
         bounds(Measurement(metric="f1", value=0.9, error=None, n=10), confidence=0.95)
     with pytest.raises(Unmeasurable):
         bounds(Measurement(metric="f1", value=math.nan, error=0.1, n=10), confidence=0.95)
+
+
+def test_a_nearly_perfect_ranking_of_few_positives_is_bounded_close_to_one() -> None:
+    draw = np.random.default_rng(3)
+    truth = np.zeros(864, dtype=int)
+    truth[:26] = 1
+    positive = np.where(truth == 1, 0.9, 0.1) + draw.normal(0, 0.01, 864)
+    positive[0] = 0.2  # one positive among the highest negatives
+    positive[40] = 0.25
+    scores = Scores(
+        truth=truth,
+        prediction=(positive > 0.5).astype(int),
+        probability=np.column_stack([1 - positive, positive]),
+        classes=("no", "yes"),
+    )
+    measured = measure("roc_auc", scores)
+    low, high = bounds(measured, confidence=0.97)
+    assert 0.85 < low < measured.value <= high <= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,11 +20,12 @@ from typing import Any, Self
 
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 from prefect.flows import load_flow_from_entrypoint
 from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.utilities.schema_tools import validate
-from prefect.utilities.schema_tools.validation import is_valid_schema
+from prefect.utilities.schema_tools.validation import ValidationError, is_valid_schema
 from scene import FIRST, Scene, day
 
 from flows.promote import promote
@@ -103,7 +105,7 @@ def test_what_a_deployment_names_is_there_and_fits(deployment: dict[str, Any], m
     validate(deployment["parameters"], schema, raise_on_error=True, ignore_required=True)
     assert next(iter(deployment["parameters"])) == "policy"
     assert (ROOT / deployment["parameters"]["policy"]).exists()
-    with pytest.raises(Exception, match="perhaps"):
+    with pytest.raises(ValidationError, match="perhaps"):
         validate({**deployment["parameters"], "dry_run": "perhaps"}, schema, raise_on_error=True, ignore_required=True)
 
 
@@ -136,6 +138,16 @@ def test_the_retraining_is_weekly_and_the_watch_is_every_minute() -> None:
 
 
 # The real thing.
+
+
+def test_the_api_takes_what_its_own_client_sends(prefect_api: None) -> None:
+    """FastAPI 0.151 and later refuse the nulls in it, and `prefect deploy` ends with an error after the first flow."""
+
+    async def ask() -> Any:
+        async with get_client() as client:
+            return await client.read_logs()  # limit and offset are sent as null
+
+    assert isinstance(asyncio.run(ask()), list)
 
 
 class Server:
@@ -227,16 +239,15 @@ def test_a_worker_runs_what_prefect_yaml_deploys(server: Server, empty: Scene) -
     assert deployed["enforce_parameter_schema"] is True
 
     parameters = ["-p", f"policy={empty.policy()}", "-p", f"as_of={day(FIRST).isoformat()}"]
-    server.prefect("deployment", "run", "retrain/churn", *parameters)
-    server.prefect(
+    asked = server.prefect("deployment", "run", "retrain/churn", *parameters)
+    run_id = str(re.findall(r"UUID: ([0-9a-f-]{36})", asked)[0])
+    worked = server.prefect(
         *("worker", "start", "--pool", "backstop", "--type", "process", "--run-once"),
         BACKSTOP_HOME=str(empty.home),
     )
-    (run,) = server.call(
-        "/flow_runs/filter", "POST", limit=50, flows={"name": {"any_": ["retrain"]}}, sort="START_TIME_DESC"
-    )[:1]
+    run = server.call(f"/flow_runs/{run_id}")
     state = run["state"]
-    assert (state["type"], state["name"]) == ("COMPLETED", "Promoted"), (state, server.log.read_text("utf-8")[-2000:])
+    assert (state["type"], state["name"]) == ("COMPLETED", "Promoted"), worked
     assert state["message"].startswith("version 1 is the first in Production")
     assert (empty.view.production, empty.standing.production) == (("1",), "1")
     assert empty.history[-1].flow_run_id == run["id"]

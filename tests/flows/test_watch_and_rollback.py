@@ -132,6 +132,7 @@ def test_a_version_that_is_slow_would_be_rolled_back_says_a_dry_run_and_moves_no
     assert second.mark() == before
 
 
+@pytest.mark.slow  # a fresh process
 def test_a_version_that_is_wrong_is_rolled_back_once_the_labels_arrive(second: Scene) -> None:
     serving(second, 25)
     assert watched(second, 26).decision == "watching"
@@ -293,6 +294,7 @@ def test_a_tick_that_fails_names_its_model_and_the_others_are_done(
     assert "other: watch failed, Production unchanged" in second.told()
 
 
+@pytest.mark.slow  # two fresh processes
 def test_two_ticks_at_the_same_moment_roll_back_once(second: Scene) -> None:
     serving(second, 10, faults=FAILING)
     at_once = threading.Barrier(2, timeout=60)
