@@ -245,7 +245,7 @@ def test_a_first_model_on_bad_data_leaves_no_run_and_no_version(empty: Scene) ->
     before = lasting(empty)[1]
     ran = empty.run(retrain, QUIET)
     assert ran.state.is_failed()
-    assert empty.decisions() == [("failed", None)]
+    assert empty.decisions()[-1] == ("failed", None)
     assert lasting(empty)[1] == before
     assert (empty.runs(), empty.view.versions, empty.standing.production) == ([], (), None)
 

@@ -132,6 +132,7 @@ def test_help_of_the_module_itself() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_decision_is_printed_and_the_exit_code_is_zero(first: Scene, prefect_api: None) -> None:
     done = python("flows.retrain", first.policy(), "--as-of", day(QUIET).isoformat(), "--dry-run")
     assert done.returncode == 0, done.stderr
