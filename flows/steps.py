@@ -56,7 +56,7 @@ def step(function: Callable[P, R], *, name: str | None = None) -> Callable[P, Aw
     inputs, and those are data and models.
     """
 
-    @task(name=name or function.__name__.replace("_", " "), cache_policy=NO_CACHE, persist_result=False)
+    @task(name=name or function.__name__.strip("_").replace("_", " "), cache_policy=NO_CACHE, persist_result=False)
     async def run(*args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.to_thread(function, *args, **kwargs)
 

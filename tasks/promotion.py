@@ -121,9 +121,8 @@ def promote(case: Case, standing: Standing, version: str, verdict: Verdict) -> A
         StaleDecision: When the ledger moved since ``standing`` was read.
     """
     first = standing.production is None
-    reason = f"version {version} replaces {standing.production}: {verdict.reason}"
-    if first:
-        reason = f"version {version} is the first in Production: {verdict.reason}"
+    what = "is the first in Production" if first else f"replaces {standing.production}"
+    reason = f"version {version} {what}: {'; '.join((*_grounds(case, version, verdict), verdict.reason))}"
     transition = _move(case, standing, "promote", version, reason, (verdict,))
     case.tell(f"{case.model}: version {version} promoted", f"{reason}\ntrail {case.trail}")
     return Advance("first-promoted" if first else "promoted", reason, (verdict,), transition)
@@ -174,6 +173,15 @@ def _objections(case: Case, standing: Standing, version: str) -> Iterator[str]:
         yield f"the gate said {judged}"
     elif case.ledger.has_fact(case.model, version, "rejected"):
         yield "it was rejected after the gate had passed it"
+
+
+def _grounds(case: Case, version: str, verdict: Verdict) -> tuple[str, ...]:
+    """Where the shadow had nothing to compare: what the gate measured, so that the line has its numbers."""
+    if len(verdict.having("exempt")) < len(verdict.findings):
+        return ()
+    judged = next((one for one in case.ledger.decisions(case.model, "gate", limit=10) if one.version == version), None)
+    told = judged.verdict.having("ok") if judged is not None else ()
+    return tuple(finding.reason for finding in told if finding.name in {"performance", "regression"})
 
 
 def reject(case: Case, standing: Standing, version: str, reason: str) -> Transition | None:
