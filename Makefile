@@ -57,7 +57,7 @@ replay: $(STAMP) ## Play history through a policy and see what it would have dec
 	$(BIN)/python -m rehearsal.replay $(ARGS)
 
 test: $(STAMP) ## Run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .
