@@ -214,7 +214,7 @@ def scrambled(stage: Stage) -> str:
     chosen = draw.random(len(labels)) < 0.4
     labels[chosen] = _others(labels[chosen], draw)
     frame["at"], frame[policy.data.target] = stage.rows.time, labels
-    folder = Path(stage.policy).resolve().parent
+    folder = Path(os.environ["BACKSTOP_HOME"])
     frame.to_csv(folder / "data" / "scrambled.csv", index=False)
     return derive(
         Path(stage.policy),
