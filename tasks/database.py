@@ -15,30 +15,36 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    Column,
     DateTime,
     Dialect,
     Engine,
-    Integer,
-    MetaData,
-    String,
-    Table,
     TypeDecorator,
+    column,
     create_engine,
     event,
-    insert,
     inspect,
     select,
+    table,
     text,
 )
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from tasks.policy import as_utc
 
-_BUSY_MS = 30_000
-"""How long SQLite waits for another writer before it gives up."""
+_BUSY_MS = 60_000
+"""How long a writer waits for another one before it gives up. A transition holds the lock for a few calls to MLflow."""
+
+_ON_POSTGRESQL = (
+    f"SET lock_timeout = {_BUSY_MS}",
+    # The server lets go of the lock of a client whose machine vanished within two minutes, not two hours.
+    "SET tcp_keepalives_idle = 60",
+    "SET tcp_keepalives_interval = 20",
+    "SET tcp_keepalives_count = 3",
+)
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
 
 _SCHEMA_LOCK = 7_236_017
 """Any number will do, as long as everybody who creates tables on PostgreSQL takes the same."""
@@ -49,6 +55,26 @@ _MICROSECOND = timedelta(microseconds=1)
 
 class SchemaTooNew(RuntimeError):
     """The tables were made by a later version of Backstop than this one."""
+
+
+class Busy(RuntimeError):
+    """Somebody else has held a lock for longer than anybody should."""
+
+    @classmethod
+    def meant_by(cls, error: OperationalError, what: str) -> Exception:
+        """What the database's error means: that a lock could not be had, or something else, which stays as it is.
+
+        Args:
+            error: Of the database.
+            what: Could not be had.
+        """
+        said = str(error.orig).lower()
+        if "database is locked" not in said and "lock timeout" not in said:
+            return error
+        return cls(
+            f"{what} could not be had for {_BUSY_MS // 1000} seconds: another run holds it, perhaps because MLflow "
+            "does not answer it. Nothing was changed; see what that run does, and run this one again"
+        )
 
 
 class Moment(TypeDecorator[datetime]):
@@ -110,14 +136,13 @@ class Database:
         self.url = engine.url.render_as_string(hide_password=True)
 
     @classmethod
-    def open(cls, url: str, metadata: MetaData, *, part: str, version: int) -> Database:
-        """Connect, and create the tables if they are not there.
+    def open(cls, url: str, *, part: str, revision: str) -> Database:
+        """Connect, and make the tables, or bring older ones up to date.
 
         Args:
             url: SQLAlchemy URL; the folder of a SQLite file is created.
-            metadata: The tables.
-            part: Name under which the version of these tables is kept; several parts may share a database.
-            version: Of the tables, as this code knows them.
+            part: ``ledger`` or ``requests``, the folder of its migrations; both may share a database.
+            revision: The newest migration that this code knows.
 
         Raises:
             SchemaTooNew: When the tables were made by a later version.
@@ -127,7 +152,7 @@ class Database:
         parsed = _parse(url)
         database = cls(_engine(parsed))
         try:
-            _prepare(database, metadata, part, version)
+            _prepare(database, part, revision)
         except BaseException:
             database.close()
             raise
@@ -146,55 +171,79 @@ class Database:
         On SQLite it is the only writer from its first moment (``BEGIN IMMEDIATE``): a transaction that reads first and
         writes later could otherwise find that somebody else wrote in between, and fail.
         """
-        with self.engine.connect().execution_options(immediate=True) as connection, connection.begin():
-            yield connection
+        with self.engine.connect().execution_options(immediate=True) as connection:
+            try:
+                transaction = connection.begin()
+            except OperationalError as error:
+                raise Busy.meant_by(error, f"the lock of {self.url}") from error
+            with transaction:
+                yield connection
 
     def close(self) -> None:
         """Let go of every connection."""
         self.engine.dispose()
 
 
-def _prepare(database: Database, metadata: MetaData, part: str, version: int) -> None:
-    versions = _versions_table()
+def _prepare(database: Database, part: str, revision: str) -> None:
+    """See that the tables are those that this code knows; make or upgrade them where they are older.
+
+    Raises:
+        SchemaTooNew: When they are newer.
+    """
     with database.reading() as connection:
-        found = _version_of(connection, versions, part)
-    if found is None:
-        found = _create(database, versions, metadata, part, version)
-    if found > version:
+        found = _revision_of(connection, part)
+    if found is None or found < revision:
+        found = _upgrade(database, part, revision)
+    if found > revision:
         raise SchemaTooNew(
-            f"the {part} tables at {database.url} have version {found}, and this Backstop knows {version}; update "
+            f"the {part} tables at {database.url} have version {found}, and this Backstop knows {revision}; update "
             "Backstop, or point it to another database"
         )
 
 
-def _create(database: Database, versions: Table, metadata: MetaData, part: str, version: int) -> int:
-    """Create the tables unless somebody else did meanwhile; the version that is there now."""
+def _upgrade(database: Database, part: str, revision: str) -> str:
+    """Run the migrations unless somebody else did meanwhile; the revision that is there now."""
     if database.engine.dialect.name == "sqlite":
         _write_ahead(database.engine)
     with database.writing() as connection:
         if database.engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
-        found = _version_of(connection, versions, part)
-        if found is None:
-            versions.metadata.create_all(connection)
-            metadata.create_all(connection)
-            connection.execute(insert(versions).values(part=part, version=version))
-    return version if found is None else found
+        found = _revision_of(connection, part)
+        if found is None or found < revision:
+            _migrate(connection, part, found)
+            found = revision
+    return found
 
 
-def _versions_table() -> Table:
-    return Table(
-        "backstop_schema",
-        MetaData(),
-        Column("part", String(40), primary_key=True),
-        Column("version", Integer, nullable=False),
-    )
+def _migrate(connection: Connection, part: str, found: str | None, *, to: str = "head") -> None:
+    from alembic import command  # noqa: PLC0415  an open that finds everything in place must not pay for it
+    from alembic.config import Config  # noqa: PLC0415  see above
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("version_locations", str(_MIGRATIONS / part))
+    config.set_main_option("path_separator", "newline")  # the default splits the path at spaces and colons
+    config.attributes.update(connection=connection, version_table=_version_table(part))
+    if found is not None and not inspect(connection).has_table(_version_table(part)):
+        command.stamp(config, found)
+    command.upgrade(config, to)
 
 
-def _version_of(connection: Connection, versions: Table, part: str) -> int | None:
-    if not inspect(connection).has_table(versions.name):
-        return None
-    return connection.execute(select(versions.c.version).where(versions.c.part == part)).scalar_one_or_none()
+def _version_table(part: str) -> str:
+    return f"backstop_{part}_version"
+
+
+def _revision_of(connection: Connection, part: str) -> str | None:
+    """The newest migration that was run, or None where there are no tables yet."""
+    tables = set(inspect(connection).get_table_names())
+    name = _version_table(part)
+    if name in tables:
+        return connection.execute(select(column("version_num")).select_from(table(name))).scalar_one_or_none()
+    if "backstop_schema" in tables:  # before there were migrations the version was a number in this table
+        known = table("backstop_schema", column("part"), column("version"))
+        number = connection.execute(select(known.c.version).where(known.c.part == part)).scalar_one_or_none()
+        return None if number is None else f"{number:04d}"
+    return None
 
 
 def _parse(url: str) -> URL:
@@ -215,7 +264,10 @@ def _parse(url: str) -> URL:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        engine = create_engine(url, pool_pre_ping=True)
+        if url.get_backend_name() == "postgresql":
+            event.listen(engine, "connect", _on_connect_to_server)
+        return engine
     # A connection to a file costs nothing to open, and one that is not pooled cannot keep a lock or outlive a fork.
     engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": _BUSY_MS / 1000})
     event.listen(engine, "connect", _on_connect)
@@ -229,6 +281,13 @@ def _on_connect(connection: Any, _record: Any) -> None:
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _on_connect_to_server(connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        for statement in _ON_POSTGRESQL:
+            cursor.execute(statement)
+    connection.commit()
 
 
 def _write_ahead(engine: Engine) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
-from tasks import schema
+from tasks import chain, schema
 from tasks.database import Database
+from tasks.lock import lock
 from tasks.policy import as_utc
 from tasks.records import Candidate, Finding, Judge, Span, Verdict, to_plain
 
@@ -33,6 +38,7 @@ class Decision:
     """A verdict as it was put down.
 
     Attributes:
+        id: Of the row.
         model: Registered name.
         trail: That it belongs to.
         verdict: What was decided, with its findings.
@@ -41,8 +47,10 @@ class Decision:
         version: That was judged, or None.
         seq: The ledger's head when it was recorded.
         span: Window of the rows that it was judged on, where there was one.
+        evidence: Digest of what it rested on; None for a row from before evidence was kept.
     """
 
+    id: int
     model: str
     trail: str
     verdict: Verdict
@@ -51,6 +59,7 @@ class Decision:
     version: str | None
     seq: int
     span: Span | None
+    evidence: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +103,7 @@ class Journal:
         flow_run_id: str | None = None,
         version: str | None = None,
         span: Span | None = None,
+        dossier: bytes | None = None,
     ) -> None:
         """Put down a verdict.
 
@@ -105,6 +115,7 @@ class Journal:
             flow_run_id: Prefect's, where there is one.
             version: That was judged.
             span: Window of the rows that it was judged on; a gate's verdict counts against that holdout.
+            dossier: What it rested on, so that it can be judged again; see :mod:`tasks.dossier`.
         """
         head = select(schema.models.c.head).where(schema.models.c.model == model).scalar_subquery()
         values = {
@@ -120,9 +131,28 @@ class Journal:
             "seq": func.coalesce(head, 0),
             "span_start": span.start if span else None,
             "span_end": span.end if span else None,
+            "evidence": None if dossier is None else hashlib.sha256(dossier).hexdigest(),
         }
-        with self._database.writing() as connection:
-            connection.execute(insert(schema.decisions).values(**values))
+        with self._writing(model) as connection:
+            if dossier is not None:
+                _keep(connection, dossier)
+            chain.write(connection, "decision", values)
+
+    def evidence(self, digest: str) -> bytes | None:
+        """What a decision rested on, or None when it is not there.
+
+        Raises:
+            ValueError: When it was changed since it was put down.
+        """
+        rows = schema.evidence
+        with self._database.reading() as connection:
+            found = connection.execute(select(rows.c.body).where(rows.c.digest == digest)).scalar_one_or_none()
+        if found is None:
+            return None
+        body = bytes(found)
+        if hashlib.sha256(body).hexdigest() != digest:
+            raise ValueError(f"evidence {digest[:12]} was changed in the ledger after it was put down; do not trust it")
+        return body
 
     def decisions(
         self, model: str, judge: Judge | None = None, *, trail: str | None = None, limit: int = 100
@@ -191,8 +221,8 @@ class Journal:
         if fact not in FACTS:
             raise ValueError(f"{fact!r} is nothing that can be said of a version; use one of {', '.join(FACTS)}")
         values = {"model": model, "version": version, "fact": fact, "at": at}
-        with self._database.writing() as connection:
-            connection.execute(insert(schema.facts).values(**values, reason=reason, actor=actor, trail=trail))
+        with self._writing(model) as connection:
+            chain.write(connection, "fact", {**values, "reason": reason, "actor": actor, "trail": trail})
 
     def has_fact(self, model: str, version: str, fact: str) -> bool:
         """Whether a fact was stated and not taken back since."""
@@ -253,8 +283,8 @@ class Journal:
     ) -> None:
         """Put down what was sent where; ``sink`` and ``error`` without secrets."""
         values = {"model": model, "trail": trail, "at": at, "sink": sink}
-        with self._database.writing() as connection:
-            connection.execute(insert(schema.notifications).values(**values, title=title, ok=ok, error=error))
+        with self._writing(model) as connection:
+            chain.write(connection, "notification", {**values, "title": title, "ok": ok, "error": error})
 
     def notifications(self, model: str, *, limit: int = 100) -> tuple[Notification, ...]:
         """What was sent, the newest first."""
@@ -275,6 +305,13 @@ class Journal:
             for row in found
         )
 
+    @contextmanager
+    def _writing(self, model: str) -> Iterator[Connection]:
+        """A transaction under the model's lock: the links of its chain are added one by one."""
+        with self._database.writing() as connection:
+            lock(connection, model)
+            yield connection
+
     def _version(self, model: str, version: str) -> Row[Any] | None:
         rows = schema.versions
         query = select(rows).where(rows.c.model == model, rows.c.version == version)
@@ -284,11 +321,11 @@ class Journal:
     def _put_version(self, model: str, version: str, digest: str, size: int, values: Mapping[str, Any]) -> None:
         rows = schema.versions
         query = select(rows).where(rows.c.model == model, rows.c.version == version)
-        with self._database.writing() as connection:
+        with self._writing(model) as connection:
             stored = connection.execute(query).one_or_none()
             if stored is None:
                 row = {"model": model, "version": version, "digest": digest, "size": size, **values}
-                connection.execute(insert(rows).values(**row))
+                chain.write(connection, "version", row)
                 return
         if stored.digest != digest or any(getattr(stored, name) != value for name, value in values.items()):
             raise ValueError(
@@ -297,9 +334,19 @@ class Journal:
             )
 
 
+def _keep(connection: Connection, body: bytes) -> None:
+    """Put a body down under its digest, once."""
+    rows, digest = schema.evidence, hashlib.sha256(body).hexdigest()
+    if connection.execute(select(rows.c.digest).where(rows.c.digest == digest)).one_or_none() is None:
+        # Another model's run may put down the very same at this moment.
+        with suppress(IntegrityError), connection.begin_nested():
+            connection.execute(insert(rows).values(digest=digest, body=body))
+
+
 def _decision(row: Row[Any]) -> Decision:
     span = None if row.span_start is None else Span(start=row.span_start, end=row.span_end)
     return Decision(
+        id=row.id,
         model=row.model,
         trail=row.trail,
         verdict=_verdict(json.loads(row.verdict)),
@@ -308,6 +355,7 @@ def _decision(row: Row[Any]) -> Decision:
         version=row.version,
         seq=row.seq,
         span=span,
+        evidence=row.evidence,
     )
 
 

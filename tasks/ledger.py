@@ -7,17 +7,16 @@ thing that changes is the state of an intent, once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from sqlalchemy import func, insert, select
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import func, select
 
-from tasks import schema
+from tasks import chain, schema
 from tasks.database import Database
 from tasks.journal import FACTS, Decision, Journal, Notification
+from tasks.lock import lock
 from tasks.policy import as_utc
 from tasks.records import Action, Standing, State, Transition
 from tasks.standing import SERVING, Rows, standing_of, transition_of
@@ -49,7 +48,7 @@ class Ledger(Journal):
             SchemaTooNew: When the tables were made by a later version of Backstop.
             ValueError: When the URL cannot be read.
         """
-        return cls(Database.open(url, schema.ledger, part="ledger", version=schema.LEDGER_VERSION), clock)
+        return cls(Database.open(url, part="ledger", revision=schema.LEDGER_REVISION), clock)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -110,6 +109,16 @@ class Ledger(Journal):
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
+    def misfits(self, model: str) -> tuple[str, ...]:
+        """Rows that were changed, taken out or put in behind the ledger's back; see :func:`tasks.chain.verify`."""
+        with self._database.reading() as connection:
+            return chain.verify(connection, model)
+
+    def link(self, model: str, position: int) -> str | None:
+        """Digest of one link of the model's chain, or None; to be compared with what MLflow's tag says."""
+        with self._database.reading() as connection:
+            return chain.digest_at(connection, model, position)
+
     # What moves.
 
     @contextmanager
@@ -118,9 +127,12 @@ class Ledger(Journal):
 
         The lock lives and dies with the connection: a process that is killed lets go of it. On SQLite it is the lock of
         the whole file. It does not nest.
+
+        Raises:
+            Busy: When somebody else has held it for longer than the database waits.
         """
         with self._database.writing() as connection:
-            _lock(connection, model)
+            lock(connection, model)
             yield Held(connection, model, self._clock)
 
     def intend(
@@ -173,14 +185,3 @@ class Ledger(Journal):
         """Mark an intent as applied or abandoned, in a transaction of its own; see :meth:`Held.settle`."""
         with self.holding(transition.model) as held:
             return held.settle(transition, state)
-
-
-def _lock(connection: Connection, model: str) -> None:
-    """The model's row, locked; it is there afterwards. On SQLite the transaction has locked the file already."""
-    rows = schema.models
-    query = select(rows.c.head).where(rows.c.model == model).with_for_update()
-    if connection.execute(query).one_or_none() is not None:
-        return
-    with suppress(IntegrityError), connection.begin_nested():  # another process made it first: then it is there
-        connection.execute(insert(rows).values(model=model, head=0))
-    connection.execute(query).one()

@@ -30,6 +30,9 @@ from tasks.stores import Stores
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 
+LINK_TAG = "backstop.ledger"
+"""Tag of a version: position and digest of the ledger's newest link when it last moved."""
+
 _TAG_LIMIT = 2_000
 """Of a tag's value; what is longer is cut, the ledger has it whole."""
 
@@ -172,6 +175,8 @@ class Registry:
         {"stage": self._stage, "promote": self._serve, "rollback": self._serve, "reject": self._archive}[stored.action](
             stored
         )
+        # The ledger's newest digest outside of the ledger: whoever writes its chain anew is found out by it.
+        self.tag(stored.model, stored.version, LINK_TAG, held.link())
         self._read_back(stored)
         return held.settle(stored, "applied")
 
@@ -187,6 +192,11 @@ class Registry:
         with _stages_are_deprecated():
             self._client.transition_model_version_stage(model, version, "Staging", archive_existing_versions=True)
         self._client.set_registered_model_alias(model, CHALLENGER, version)
+
+    def links(self, model: str) -> dict[str, tuple[int, str]]:
+        """Position and digest of the ledger's link that each version was tagged with, by version."""
+        found = {str(one.version): one.tags.get(LINK_TAG, "").split() for one in self._every_version(model)}
+        return {version: (int(parts[0]), parts[1]) for version, parts in found.items() if len(parts) == 2}
 
     def tag(self, model: str, version: str, key: str, value: str) -> None:
         """Set a tag on a version.

@@ -110,7 +110,7 @@ class RequestLog:
             SchemaTooNew: When the tables were made by a later version of Backstop.
             ValueError: When the URL cannot be read.
         """
-        return cls(Database.open(url, schema.log, part="requests", version=schema.LOG_VERSION))
+        return cls(Database.open(url, part="requests", revision=schema.LOG_REVISION))
 
     def close(self) -> None:
         """Let go of the database."""

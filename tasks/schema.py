@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -19,9 +20,9 @@ from sqlalchemy import (
 
 from tasks.database import Moment, Ticks
 
-LEDGER_VERSION = 1
-LOG_VERSION = 1
-"""Of the tables; raised by every change that older code could not read."""
+LEDGER_REVISION = "0002"
+LOG_REVISION = "0001"
+"""Newest migration of each; a test holds the tables below against what the migrations make."""
 
 ledger = MetaData()
 log = MetaData()
@@ -77,9 +78,18 @@ decisions = Table(
     Column("seq", Integer, nullable=False),
     Column("span_start", Moment),
     Column("span_end", Moment),
+    # Digest of what it rested on, among the evidence below; null: a row from before evidence was kept.
+    Column("evidence", String(64)),
 )
 Index("backstop_decisions_by_judge", decisions.c.model, decisions.c.judge, decisions.c.id)
 Index("backstop_decisions_by_trail", decisions.c.trail)
+
+evidence = Table(
+    "backstop_evidence",
+    ledger,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of the body: the same evidence is kept once
+    Column("body", LargeBinary, nullable=False),
+)
 
 facts = Table(
     "backstop_facts",
@@ -120,6 +130,17 @@ notifications = Table(
     Column("error", Text),
 )
 Index("backstop_notifications_by_model", notifications.c.model, notifications.c.id)
+
+chain = Table(
+    "backstop_chain",
+    ledger,
+    Column("model", String(63), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(20), nullable=False),
+    Column("row", String(40), nullable=False),
+    Column("digest", String(64), nullable=False),
+)
+"""One link per row that was written, and one more when a transition is settled."""
 
 requests = Table(
     "backstop_requests",

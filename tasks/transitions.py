@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import Select, select, update
 from sqlalchemy.engine import Connection
 
-from tasks import schema
+from tasks import chain, schema
 from tasks.policy import as_utc
 from tasks.records import Action, Standing, State, Transition, to_plain
 from tasks.standing import Rows, standing_of, transition_of
@@ -49,6 +49,11 @@ class Held:
         """One transition, or None."""
         found = self._connection.execute(_rows(self.model).where(_ROWS.c.seq == seq)).one_or_none()
         return None if found is None else transition_of(found)
+
+    def link(self) -> str:
+        """Position and digest of the newest link of the model's chain, as MLflow's tag keeps it."""
+        position, digest = chain.newest(self._connection, self.model) or (0, "")
+        return f"{position} {digest}"
 
     def intend(
         self,
@@ -108,6 +113,7 @@ class Held:
         moment = self._moment(stored) if state == "applied" else None
         where = (_ROWS.c.model == self.model) & (_ROWS.c.seq == transition.seq)
         self._connection.execute(update(_ROWS).where(where).values(state=state, applied_at=moment))
+        chain.append(self._connection, self.model, "settled", transition.seq)
         if state == "applied":
             self._mark(stored)
         settled = self.get(transition.seq)
@@ -182,18 +188,19 @@ class Held:
             name: getattr(transition, name)
             for name in ("model", "seq", "action", "version", "previous", "state", "actor", "reason", "trail")
         }
-        self._connection.execute(
-            insert(_ROWS).values(
-                **values,
-                flow_run_id=transition.flow_run_id,
-                evidence=json.dumps(to_plain(transition.evidence)),
-                intended_at=transition.at,
-                applied_at=applied_at,
-                production=production,
-            )
-        )
+        row = {
+            **values,
+            "flow_run_id": transition.flow_run_id,
+            "evidence": json.dumps(to_plain(transition.evidence)),
+            "intended_at": transition.at,
+            "applied_at": applied_at,
+            "production": production,
+        }
         head = update(schema.models).where(schema.models.c.model == self.model).values(head=transition.seq)
         self._connection.execute(head)
+        chain.write(self._connection, "transition", row)
+        if transition.state != "intended":
+            chain.append(self._connection, self.model, "settled", transition.seq)
 
     def _moment(self, transition: Transition) -> datetime:
         """When it is applied: never before it was decided, nor before the one that it follows."""
@@ -212,17 +219,9 @@ class Held:
         if marked is None:
             return
         version, fact = marked
-        self._connection.execute(
-            insert(schema.facts).values(
-                model=self.model,
-                version=version,
-                fact=fact,
-                at=transition.at,
-                reason=transition.reason,
-                actor=transition.actor,
-                trail=transition.trail,
-            )
-        )
+        row = {"model": self.model, "version": version, "fact": fact, "at": transition.at}
+        told = {"reason": transition.reason, "actor": transition.actor, "trail": transition.trail}
+        chain.write(self._connection, "fact", {**row, **told})
 
 
 def _rows(model: str) -> Select[Any]:

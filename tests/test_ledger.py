@@ -387,9 +387,9 @@ def test_a_ledger_of_a_later_version_is_refused(url: str) -> None:
     Ledger.open(url).close()
     engine = create_engine(url)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE backstop_schema SET version = 99"))
+        connection.execute(text("UPDATE backstop_ledger_version SET version_num = '0099'"))
     engine.dispose()
-    with pytest.raises(SchemaTooNew, match=r"ledger tables .* version 99, and this Backstop knows 1"):
+    with pytest.raises(SchemaTooNew, match=r"ledger tables .* version 0099, and this Backstop knows 0002"):
         Ledger.open(url)
 
 
