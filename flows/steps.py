@@ -84,15 +84,20 @@ async def reconciled(case: Case) -> Standing:
 
 
 def reconcile(case: Case) -> tuple[Finding, ...]:
-    """Bring ledger and registry together; what was found is kept in the ledger."""
+    """Bring ledger and registry together; what was found is kept in the ledger.
+
+    What no flow can put right, such as a version that was deleted, is told once per silence deadline: the watch finds
+    it every minute.
+    """
     from tasks.reconcile import reconcile as bring_together  # noqa: PLC0415  the quiet path must not import MLflow
 
     found = bring_together(
         case.registry(), case.ledger, case.model, external=case.policy.external, at=case.now, trail=case.trail
     )
-    if found:
-        reason = "; ".join(finding.reason for finding in found)
-        case.note(Verdict(judge="data", decision="reconciled", reason=reason, findings=found))
+    reason = "; ".join(finding.reason for finding in found)
+    if not found or case.told_lately("reconciled", reason):
+        return ()
+    case.note(Verdict(judge="data", decision="reconciled", reason=reason, findings=found))
     return found
 
 
@@ -138,25 +143,40 @@ async def published(report: Report) -> State[Report]:
 def begin(flow: str, policy: str, *, actor: str, as_of: datetime | None, dry_run: bool) -> Case:
     """Read the policy and open its case. What goes wrong is told to a person, as there is no ledger yet to tell it.
 
-    The policy's own sinks are told; where it cannot be read, those of BACKSTOP_NOTIFY (addresses with commas between).
+    The policy's own sinks are told; where it cannot be read or has none, those of BACKSTOP_NOTIFY (addresses with
+    commas between).
 
     Raises:
         PolicyError: Lists every problem of the policy.
         LedgerError: When the ledger cannot be opened.
         ValueError: When ``as_of`` has no time zone.
     """
-    sinks = tuple(sink.strip() for sink in os.environ.get("BACKSTOP_NOTIFY", "").split(",") if sink.strip())
+    sinks: tuple[str, ...] = ()
     try:
         loaded = load(policy)
         sinks = loaded.notify
         return open_case(loaded, actor=actor, now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
     except Exception as error:
         if not dry_run:
-            title = f"{policy}: {flow} could not begin, Production unchanged"
-            for delivery in notify.send(sinks, title=title, body=f"{type(error).__name__}: {error}"):
-                if not delivery.ok:
-                    _log.error("%s was not told that %s could not begin: %s", delivery.sink, flow, delivery.error)
+            not_begun(flow, policy, error, sinks)
         raise
+
+
+def not_begun(flow: str, policy: str, error: Exception, sinks: tuple[str, ...] = ()) -> None:
+    """Tell a person that a flow could not begin; there is no ledger to tell it.
+
+    Args:
+        flow: Its name.
+        policy: What it was asked to do it for.
+        error: Why it could not.
+        sinks: Of the policies; empty: those of BACKSTOP_NOTIFY.
+    """
+    everybody = os.environ.get("BACKSTOP_NOTIFY", "").split(",")
+    sinks = tuple(dict.fromkeys(sinks)) or tuple(sink.strip() for sink in everybody if sink.strip())
+    title = f"{policy}: {flow} could not begin, Production unchanged"
+    for delivery in notify.send(sinks, title=title, body=f"{type(error).__name__}: {error}"):
+        if not delivery.ok:
+            _log.error("%s was not told that %s could not begin: %s", delivery.sink, flow, delivery.error)
 
 
 async def answered_for(case: Case, flow: str, run: Callable[[Case], Awaitable[Report]]) -> Report:
@@ -176,14 +196,28 @@ def _answer_for(case: Case, flow: str, error: Exception) -> None:
     # DataError, told by what it carries: importing its module would put pandas on the quiet path of the watch.
     listed: tuple[str, ...] = getattr(error, "problems", ())
     problems = tuple(map(str, listed)) or (f"{type(error).__name__}: {error}",)
+    kept = mistake(problems, name=getattr(error, "place", flow))
     try:
-        case.note(mistake(problems, name=getattr(error, "place", flow)))
+        if flow == "watch" and case.told_lately("failed", kept.reason):
+            return  # it fails every minute until somebody mends it; the run's own state says so every time
+        case.note(kept)
     except Exception as broken:  # noqa: BLE001  a ledger that cannot be written must not hide the error itself
         problems = (*problems, f"and the ledger could not be told: {type(broken).__name__}: {broken}")
     try:
         case.tell(
-            f"{case.model}: {flow} failed, Production unchanged",
+            f"{case.model}: {flow} failed, {_left(case)}",
             "\n".join((*problems, f"trail {case.trail}, {case.now:%Y-%m-%d %H:%M} UTC")),
         )
     except Exception:  # noqa: BLE001  see above
         _log.exception("the notification that %s of %s failed could not be put into the ledger", flow, case.model)
+
+
+def _left(case: Case) -> str:
+    """What a run that failed leaves in Production."""
+    try:
+        pending = case.standing().pending
+    except Exception:  # noqa: BLE001  the ledger may be what failed; MLflow may have been told by then
+        return "and the ledger does not answer: see in MLflow what is in Production"
+    if pending is None:
+        return "Production unchanged"
+    return f"{pending.action} of version {pending.version} is begun and not finished"

@@ -1,13 +1,15 @@
 """One tick of the health watch: read the evidence, roll back or not.
 
-Requires: a ledger and a request log (`BACKSTOP_HOME`, or `BACKSTOP_LEDGER` and `BACKSTOP_REQUESTS`); MLflow only when
-something has to move.
+Requires: a ledger and a request log (`BACKSTOP_HOME`, or `BACKSTOP_LEDGER` and `BACKSTOP_REQUESTS`), and MLflow. As
+long as nothing has to move, MLflow is only glanced at, and the tick goes on without it when it is away.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from prefect import flow
@@ -16,13 +18,25 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.form import explained
-from flows.steps import DRY_RUN, STATES, answered_for, concluded, flow_run_id, leave_report, reconciled, step
+from flows.steps import (
+    DRY_RUN,
+    STATES,
+    answered_for,
+    concluded,
+    flow_run_id,
+    leave_report,
+    not_begun,
+    reconciled,
+    step,
+)
 from tasks import watch as watching
-from tasks.case import Case, open_case
+from tasks.case import Case, LedgerError, open_case
+from tasks.glance import Glance
 from tasks.ledger import StaleDecision
 from tasks.policy import Policy
 from tasks.policy_file import PolicyError, load_many
 from tasks.records import Report
+from tasks.stores import Stores
 
 
 class WatchFailed(RuntimeError):
@@ -35,8 +49,11 @@ class WatchFailed(RuntimeError):
     def __init__(self, reports: list[Report], broken: str) -> None:
         self.reports = reports
         failed = [f"{report.model}: {report.error}" for report in reports if report.error]
-        told = "\n".join(part for part in ("; ".join(failed), broken) if part)
-        super().__init__(f"{len(failed)} of {len(reports)} models failed or were not watched: {told}")
+        told = "\n".join(part for part in ("; ".join(failed), broken.strip()) if part)
+        looked = (
+            f"{len(failed)} of {len(reports)} models failed or were not watched" if reports else "no model was watched"
+        )
+        super().__init__(f"{looked}: {told}")
 
 
 @flow(name="watch", flow_run_name="watch {policy}")
@@ -52,18 +69,23 @@ async def watch(
     One run looks at many models; what fails for one is reported at the end and does not stop the others.
     """
     reports: list[Report] = []
-    policies, broken = _readable(policy)
-    for loaded in policies:
-        case = open_case(loaded, actor="flows.watch", now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+    policies, broken = _readable(policy, dry_run=dry_run)
+    glance = Glance(Stores.from_environment().tracking)
+    for number, loaded in enumerate(policies):
+        try:
+            case = open_case(loaded, actor="flows.watch", now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+        except LedgerError as error:  # all models have the same ledger, and would wait as long for the same answer
+            broken += _unwatched(policies[number:], error, dry_run=dry_run)
+            break
         with case.ledger:
             try:
-                reports.append(await answered_for(case, "watch", _tick))
+                reports.append(await answered_for(case, "watch", partial(_tick, glance=glance)))
             except Exception as error:  # noqa: BLE001  one model's failure never stops the others
                 reports.append(_failed(case, error))
     return _ended(reports, broken)  # type: ignore[return-value]
 
 
-def _readable(spec: str) -> tuple[tuple[Policy, ...], str]:
+def _readable(spec: str, *, dry_run: bool) -> tuple[tuple[Policy, ...], str]:
     """The policies that can be read, and what is wrong with the others: one broken file stops no other model's watch.
 
     Raises:
@@ -73,28 +95,45 @@ def _readable(spec: str) -> tuple[tuple[Policy, ...], str]:
         return load_many(spec), ""
     except PolicyError as error:
         if not error.loaded:
+            if not dry_run:
+                not_begun("watch", spec, error)
             raise
-        return tuple(error.loaded), str(error)
+        return tuple(error.loaded), f"{error}\n"
 
 
-async def _tick(case: Case) -> Report:
+def _unwatched(policies: tuple[Policy, ...], error: Exception, *, dry_run: bool) -> str:
+    """What is said of models that cannot be looked at; a person is told once for all of them."""
+    models = ", ".join(policy.model for policy in policies)
+    if not dry_run:
+        not_begun("watch", models, error, tuple(sink for policy in policies for sink in policy.notify))
+    return f"{models}: not watched, {type(error).__name__}: {error}"
+
+
+async def _tick(case: Case, glance: Glance) -> Report:
     standing = case.standing()
-    if standing.pending is not None:  # only then is MLflow needed
-        standing = await reconciled(case)
+    if standing.pending is not None or await asyncio.to_thread(glance.differs, standing):
+        standing = await reconciled(case)  # only now is MLflow imported
     promoted = case.ledger.serving_at(case.model, case.now)
     case = case.on_trail(promoted.trail if promoted else None)
     try:
         seen = await step(watching.tick)(case, standing)
     except StaleDecision as moved:  # two ticks at once, or a person in between: what is right now, the next one sees
         return concluded(case, "watch", "watching", f"somebody else got in first, the next tick looks again: {moved}")
-    report = concluded(case, "watch", seen.decision, seen.reason, verdicts=seen.verdicts, transition=seen.transition)
+    line = seen.reason if glance.blind is None else f"{seen.reason} ({glance.blind})"
+    report = concluded(case, "watch", seen.decision, line, verdicts=seen.verdicts, transition=seen.transition)
     if seen.news:
         await leave_report(report)
     return report
 
 
 def _failed(case: Case, error: Exception) -> Report:
-    return replace(concluded(case, "watch", "failed", str(error)), error=f"{type(error).__name__}: {error}")
+    try:
+        report = concluded(case, "watch", "failed", str(error))
+    except Exception:  # noqa: BLE001  the ledger itself is what failed: what is in Production is not known
+        report = Report(
+            model=case.model, flow="watch", decision="failed", line=str(error), at=case.now, trail=case.trail
+        )
+    return replace(report, error=f"{type(error).__name__}: {error}")
 
 
 def _ended(reports: list[Report], broken: str) -> State[list[Report]]:

@@ -90,6 +90,13 @@ class Case:
                 span=span,
             )
 
+    def told_lately(self, decision: str, reason: str) -> bool:
+        """Whether this very thing about the data or the registry was the last that was noted, not long ago."""
+        last = next(iter(self.ledger.decisions(self.model, "data", limit=1)), None)
+        if last is None or (last.verdict.decision, last.verdict.reason) != (decision, reason):
+            return False
+        return self.now - last.at < max(self.policy.health.silence, self.policy.health.watch)
+
     def state(self, version: str, fact: str, reason: str) -> None:
         """Put a fact about a version into the ledger, unless this is a dry run."""
         if not self.dry_run:

@@ -97,6 +97,23 @@ class Ledger(Journal):
             found = connection.execute(query).one_or_none()
         return None if found is None or found.production is None else transition_of(found)
 
+    def until(self, transition: Transition) -> datetime | None:
+        """When something else than what a transition put into Production began to serve; None: not to this day."""
+        rows = schema.transitions
+        query = (
+            select(rows.c.applied_at)
+            .where(
+                rows.c.model == transition.model,
+                rows.c.seq > transition.seq,
+                rows.c.state == "applied",
+                rows.c.action.in_(SERVING),
+            )
+            .order_by(rows.c.seq)
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
     def rollbacks_since(self, model: str, moment: datetime) -> int:
         """Rollbacks that were decided at or after that moment and took effect, by flows and by people alike."""
         rows = schema.transitions

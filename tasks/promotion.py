@@ -59,7 +59,6 @@ def stage(case: Case, standing: Standing, version: str, verdict: Verdict) -> Sta
         StaleDecision: When the ledger moved since ``standing`` was read.
     """
     _move(case, standing, "stage", version, verdict.reason, (verdict,))
-    case.registry().tag(case.model, version, "backstop.gate", verdict.decision)
     return case.standing()
 
 

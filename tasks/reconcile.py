@@ -69,14 +69,13 @@ def reconcile(
 
     Raises:
         RegistryMismatch: When MLflow does not keep what is written to it.
+        MlflowAway: When MLflow does not answer.
     """
-    with ledger.holding(model) as held:
+    with registry.holding(ledger, model) as held:
         meeting = _Meeting(registry, held, external == "adopt", at, trail)
         findings = (*_finish(meeting), *_production(meeting), *_champion(meeting), *_staging(meeting))
-        production = held.standing().production
-    if any(finding.evidence.get("adopted") for finding in findings) and production is not None:
-        findings = (*findings, *_described(registry, ledger, model, production))
-    return findings
+        standing = held.standing()
+    return (*findings, *_described(registry, ledger, standing))
 
 
 def _finish(meeting: _Meeting) -> tuple[Finding, ...]:
@@ -200,9 +199,16 @@ def _staging(meeting: _Meeting) -> tuple[Finding, ...]:
     return (_found(f"version {version} of {meeting.model} waits in Staging and was moved outside Backstop; put back"),)
 
 
-def _described(registry: Registry, ledger: Ledger, model: str, version: str) -> tuple[Finding, ...]:
-    """Remember the digest of a version that was made elsewhere, so that it cannot be swapped from now on."""
-    if ledger.digest(model, version) is not None:
+def _described(registry: Registry, ledger: Ledger, standing: Standing) -> tuple[Finding, ...]:
+    """Remember the digest of a version that was made elsewhere, so that it cannot be swapped from now on.
+
+    Not only by the run that took it over, which may have died before it came to this.
+    """
+    model, version = standing.model, standing.production
+    if version is None or standing.since is None or ledger.digest(model, version) is not None:
+        return ()
+    served = ledger.serving_at(model, standing.since)
+    if served is None or served.action != "external":
         return ()
     try:
         folder = registry.download(model, version)

@@ -21,7 +21,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 
-from tasks import artifact
+from tasks import artifact, patience
 from tasks.ledger import Held, Ledger, StaleDecision
 from tasks.policy import Policy
 from tasks.records import Action, Standing, Transition
@@ -131,9 +131,12 @@ class Registry:
             StaleDecision: When somebody else got in first.
             Refused: When the ledger refuses the transition as such.
             MissingVersion: When MLflow does not have the version; nothing was begun.
+            MlflowAway: When MLflow does not answer; what was begun by then, the next reconcile takes up.
             RegistryMismatch: When MLflow did not do what it was told; the next reconcile takes it up.
         """
-        if version not in self.view(standing.model).versions:
+        with patience.little(self._place):
+            known = self.view(standing.model).versions
+        if version not in known:
             raise MissingVersion(
                 f"MLflow at {self._place} has no version {version} of {standing.model}, so it cannot {action} it; look "
                 "at the versions that are there"
@@ -158,9 +161,20 @@ class Registry:
         Raises:
             StaleDecision: When the intent was abandoned meanwhile.
             RegistryMismatch: When MLflow did not do what it was told; the intent stays, and reconcile takes it up.
+            MlflowAway: When MLflow does not answer; the intent stays likewise.
         """
-        with ledger.holding(transition.model) as held:
+        with self.holding(ledger, transition.model) as held:
             return self.apply(held, transition)
+
+    @contextmanager
+    def holding(self, ledger: Ledger, model: str) -> Iterator[Held]:
+        """The model's lock, as :meth:`tasks.ledger.Ledger.holding`, for as long as MLflow answers.
+
+        Raises:
+            MlflowAway: When MLflow does not answer within the block; what was written to the ledger there is undone.
+        """
+        with ledger.holding(model) as held, patience.little(self._place):
+            yield held
 
     def apply(self, held: Held, transition: Transition) -> Transition:
         """As :meth:`carry_out`, by whoever holds the lock already."""
@@ -275,6 +289,8 @@ class Registry:
 
     def _stage(self, transition: Transition) -> None:
         self.wait(transition.model, transition.version)
+        for verdict in transition.evidence.get("verdicts", ()):
+            self.tag(transition.model, transition.version, f"backstop.{verdict['judge']}", verdict["decision"])
         self._explain(transition)
 
     def _serve(self, transition: Transition) -> None:

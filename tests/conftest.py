@@ -13,6 +13,8 @@ os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true", PREFECT_SER
 # Tests run several processes on few cores: more threads of one model only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from servers import MlflowServer, NotInstalled, Postgres, mlflow_server, postgres
+
 from tasks.stores import Stores
 
 
@@ -43,6 +45,25 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=180):
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A real PostgreSQL; every test makes a database of its own in it."""
+    try:
+        with postgres() as server:
+            yield server
+    except NotInstalled as missing:
+        pytest.skip(f"{missing}")
+
+
+@pytest.fixture(scope="session")
+def mlflow_http(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[MlflowServer]:
+    """A real MLflow server with two workers, over HTTP; models of several tests have names of their own in it."""
+    folder = tmp_path_factory.mktemp("mlflow-http")
+    shutil.copy(mlflow_template, folder / "mlflow.db")
+    with mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts", forked=True) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

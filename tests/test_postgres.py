@@ -1,24 +1,16 @@
 """Ledger and request log on a real PostgreSQL: the same promises as on SQLite, with its own kind of lock.
 
-Needs PostgreSQL's programs (Debian: the package postgresql); the server is started here and stopped again.
+Needs PostgreSQL's programs (Debian: the package postgresql); the server is started and stopped by the fixture.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
 import threading
-import time
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from servers import Postgres
 
 from tasks.ledger import Ledger, StaleDecision
 from tasks.records import Candidate, Profile, Span, Verdict
@@ -28,62 +20,10 @@ T0 = datetime(2026, 1, 5, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
-def programs() -> Path | None:
-    """Folder of PostgreSQL's programs."""
-    found = shutil.which("initdb")
-    places = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return next((place for place in reversed(places) if (place / "postgres").exists()), None)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """Socket folder of a server that lives as long as these tests."""
-    place = programs()
-    if place is None:
-        pytest.skip("PostgreSQL's programs initdb and postgres are not installed")
-    user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path has to be short
-    if user is not None:
-        shutil.chown(folder, user)
-    data = folder / "data"
-    subprocess.run(
-        [place / "initdb", "-D", data, "-U", "backstop", "--auth=trust", "--no-sync"],
-        check=True,
-        capture_output=True,
-        user=user,
-        cwd=folder,
-    )
-    quick = ("-c", "listen_addresses=", "-c", "fsync=off", "-c", "timezone=Asia/Tokyo")
-    with subprocess.Popen(
-        [place / "postgres", "-D", data, "-k", folder, *quick], stderr=subprocess.DEVNULL, user=user, cwd=folder
-    ) as process:
-        try:
-            yield str(folder)
-        finally:
-            process.send_signal(signal.SIGINT)  # SIGTERM would wait for every client to leave
-            process.wait(30)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture
-def url(server: str) -> str:
+def url(postgres_server: Postgres) -> str:
     """A database of its own for each test."""
-    name = f"t{uuid.uuid4().hex}"
-    admin = create_engine(
-        f"postgresql+psycopg://backstop@/postgres?host={server}", isolation_level="AUTOCOMMIT", pool_pre_ping=True
-    )
-    until = time.monotonic() + 60
-    while True:
-        try:
-            with admin.connect() as connection:
-                connection.execute(text(f"CREATE DATABASE {name}"))
-            break
-        except Exception:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
-    admin.dispose()
-    return f"postgresql://backstop@/{name}?host={server}"
+    return postgres_server.database()
 
 
 @pytest.fixture

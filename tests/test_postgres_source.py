@@ -11,7 +11,7 @@ import pytest
 from samples import END, START, policy, rows
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
-from test_postgres import server, url  # noqa: F401  fixtures are found by their names
+from test_postgres import url  # noqa: F401  a fixture is found by its name
 
 from tasks.data import DataError, Dataset, fingerprint, load
 from tasks.stores import Stores

@@ -1,4 +1,4 @@
-"""Two processes at once, and processes that die: one version in Production, and every intent carried out once."""
+"""Processes that die, and two that find what one left: one version in Production, every intent carried out once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from tasks.registry import Registry, View
 from tasks.stores import Stores
 
 T0 = datetime(2026, 1, 5, 12, tzinfo=UTC)
-ROUNDS = 15
 FATE = 77
 
 
@@ -58,18 +57,6 @@ class Player:
 
     def reconcile(self) -> int:
         return len(reconcile(self.registry, self.ledger, "churn", external="repair", at=T0, trail="r"))
-
-
-def race(home: Path, version: str, barrier: Any, answers: Any) -> None:
-    player = Player(Stores.at(home))
-    for number in range(ROUNDS):
-        seq = player.ledger.standing("churn").seq
-        barrier.wait(60)
-        said = player.promote(version, seq)
-        barrier.wait(60)
-        view, standing = player.registry.view("churn"), player.ledger.standing("churn")
-        answers.put((number, version, said, view.production, view.champion, standing.production))
-        barrier.wait(60)
 
 
 def die_between_intend_and_apply(home: Path) -> None:
@@ -139,28 +126,6 @@ def settled(player: Player) -> None:
     assert (standing.production, standing.pending) == ("2", None)
     history = player.ledger.history("churn")
     assert [(row.version, row.state) for row in history] == [("1", "applied"), ("2", "applied")]
-
-
-@pytest.mark.slow
-def test_two_processes_promoting_at_once_leave_one_production_and_one_stale_decision(
-    player: Player, processes: ForkServerContext
-) -> None:
-    barrier, answers = processes.Barrier(2), processes.Queue()
-    home = player.stores.home
-    racers = [processes.Process(target=race, args=(home, version, barrier, answers)) for version in ("1", "2")]
-    for racer in racers:
-        racer.start()
-    said = [answers.get(timeout=60) for _ in range(2 * ROUNDS)]
-    for racer in racers:
-        finished(racer)
-    for number in range(ROUNDS):
-        won = [version for n, version, word, *_ in said if n == number and word == "won"]
-        stale = [word for n, _, word, *_ in said if n == number and word.startswith("stale")]
-        assert len(won) == len(stale) == 1
-        assert f"player {won[0]} got in first" in stale[0]
-        for found in (rest for n, _, _, *rest in said if n == number):
-            assert found == [tuple(won), won[0], won[0]], "ledger and MLflow agree on the one that won"
-    assert [row.seq for row in player.ledger.history("churn")] == list(range(1, ROUNDS + 2))
 
 
 @pytest.mark.parametrize(

@@ -372,3 +372,65 @@ def test_the_quiet_path_of_the_watch_imports_nothing_that_is_slow(second: Scene)
     assert done.returncode == 0, done.stderr
     assert "decision watching" in done.stdout
     assert "loaded []" in done.stdout
+
+
+# What somebody does in MLflow beside Backstop.
+
+
+def test_a_click_in_mlflow_is_put_back_by_the_next_tick(second: Scene) -> None:
+    second.click("1", "Production")
+    ran = second.run(watch, CHANGED + MINUTE)
+    assert (ran.report.decision, ran.report.production) == ("watching", "2")
+    assert (second.view.production, second.view.champion) == (("2",), "2")
+    title, body = second.messages()[-1]
+    assert (title, "version 2 was put back" in body) == ("churn: registry", True)
+
+
+def test_a_dry_tick_leaves_a_click_as_it_is(second: Scene) -> None:
+    second.click("1", "Production")
+    before = second.mark()
+    assert second.run(watch, CHANGED + MINUTE, dry_run=True).report.decision == "watching"
+    assert second.mark() == before
+
+
+def test_production_deleted_in_mlflow_is_told_once_and_not_every_minute(second: Scene) -> None:
+    second.client.delete_registered_model_alias("churn", "champion")
+    second.click("2", "Archived")
+    second.client.delete_model_version("churn", "2")
+    told = len(second.told())
+    for minute in (1, 2, 3):
+        assert second.run(watch, CHANGED + minute * MINUTE).report.production == "2"
+    assert second.told()[told:] == ["churn: registry"]
+    assert "was deleted from MLflow" in second.messages()[-1][1]
+    assert second.view.production == ()
+
+
+def test_the_watch_goes_on_when_mlflow_is_away_and_says_so(second: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    ran = second.run(watch, CHANGED + MINUTE)
+    assert (ran.report.decision, ran.report.production) == ("watching", "2")
+    assert "MLflow could not be looked at: ConnectionRefusedError" in ran.report.line
+
+
+def test_a_tick_that_fails_the_same_way_every_minute_tells_once(second: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = second.case(CHANGED + 1)
+    with case.ledger as ledger:
+        ledger.intend(
+            model="churn",
+            based_on=second.standing.seq,
+            action="promote",
+            version="1",
+            actor="a run that died",
+            reason="r",
+            at=day(CHANGED),
+            trail="t",
+        )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    told = len(second.told())
+    for minute in (1, 2):
+        assert second.run(watch, CHANGED + minute * MINUTE).error is not None
+    assert len(second.told()) == told + 1
+    later = CHANGED + 3 * MINUTE + 1
+    assert second.run(watch, later).error is not None
+    assert len(second.told()) == told + 2, "after the silence deadline it is told again"
