@@ -17,7 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 ARGS = $(if $(POLICY),--policy "$(POLICY)") $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := setup
-.PHONY: setup help demo replay test lint format docs lock clean mlflow-ui prefect-ui
+.PHONY: setup help demo replay history test lint format docs lock clean mlflow-ui prefect-ui
 
 setup: $(STAMP) ## Make .venv with the locked packages (the default)
 	@echo "Ready. 'make demo' shows one model's way there and back, 'make help' lists everything else."
@@ -55,6 +55,9 @@ demo: $(STAMP) ## Trigger, retrain, gate, promote, watch, roll back, in minutes 
 
 replay: $(STAMP) ## Play history through a policy and see what it would have decided (POLICY=, DATA=)
 	$(BIN)/python -m rehearsal.replay $(ARGS)
+
+history: $(STAMP) ## Who served, since when, decided by what, and is the ledger intact (MODEL=, AT=)
+	$(BIN)/python -m tasks.audit "$(MODEL)" $(if $(AT),--at "$(AT)")
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest

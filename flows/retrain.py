@@ -20,9 +20,9 @@ from tasks import candidate as candidates
 from tasks import evidence, promotion
 from tasks.case import Case, check_plugins
 from tasks.data import NothingNew
-from tasks.decide import gate, triggers
-from tasks.plugins import custom_metric
+from tasks.dossier import Dossier
 from tasks.records import Report, Standing, Verdict
+from tasks.retrial import reach
 from tasks.signals import observe
 
 _WOULD = {"promote": "promoted", "reject": "shadow-rejected", "wait": "waiting"}
@@ -63,8 +63,9 @@ async def _retrain(case: Case, event: str | None, urgency: str) -> Report:
     if standing.staged is not None and event is None:
         return await _judge_again(case, standing)
     observed = await step(observe)(case, standing, event=event, urgency=urgency)  # type: ignore[arg-type]
-    why = triggers.decide(observed.signals, case.policy.triggers)
-    case.note(why)
+    dossier = Dossier("triggers", {"signals": observed.signals, "rules": case.policy.triggers})
+    why = reach(dossier)
+    case.note(why, dossier)
     if why.decision == "keep":
         return concluded(case, "retrain", "kept", why.reason, verdicts=(why,))
     try:
@@ -78,12 +79,11 @@ async def _retrain(case: Case, event: str | None, urgency: str) -> Report:
 
 
 def _gate(case: Case, standing: Standing, made: candidates.Made) -> Verdict:
-    rules = case.policy.gate
-    named = {rule.metric for rule in (rules.performance, rules.regression) if rule is not None}
-    custom = {metric: function for metric in named if (function := custom_metric(metric)) is not None}
-    verdict = gate.judge(evidence.for_gate(case, standing, made), rules, problem=case.policy.problem, custom=custom)
+    found = evidence.for_gate(case, standing, made)
+    dossier = Dossier("gate", {"evidence": found, "rules": case.policy.gate, "problem": case.policy.problem})
+    verdict = reach(dossier)
     version = made.candidate.version if made.candidate else None
-    case.note(verdict, version=version, span=made.profile.holdout)
+    case.note(verdict, dossier, version=version, span=made.profile.holdout)
     return verdict
 
 
@@ -97,7 +97,7 @@ async def _follow(case: Case, standing: Standing, made: candidates.Made, verdict
             await step(promotion.refuse)(case, standing, version, judged)
         return concluded(case, "retrain", decision, judged.reason, verdicts=verdicts, candidate=version)
     if version is None:
-        compared = await step(promotion.compare)(case, standing, made.fitted.model, made.profile)
+        compared = reach(await step(promotion.compare)(case, standing, made.fitted.model, made.profile))
         line = f"the candidate would be staged; shadow says {compared.decision}: {compared.reason}"
         return concluded(case, "retrain", _WOULD[compared.decision], line, verdicts=(*verdicts, compared))
     staged = await step(promotion.stage)(case, standing, version, judged)

@@ -19,9 +19,11 @@ from prefect.states import Completed
 
 from tasks import notify
 from tasks import report as reports
-from tasks.case import Case, mistake, open_case
+from tasks.case import Case, open_case
+from tasks.dossier import Dossier
 from tasks.policy_file import load
 from tasks.records import Finding, Report, Standing, Transition, Verdict
+from tasks.retrial import reach
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -94,10 +96,11 @@ def reconcile(case: Case) -> tuple[Finding, ...]:
     found = bring_together(
         case.registry(), case.ledger, case.model, external=case.policy.external, at=case.now, trail=case.trail
     )
-    reason = "; ".join(finding.reason for finding in found)
-    if not found or case.told_lately("reconciled", reason):
+    dossier = Dossier("reconciled", {"findings": found})
+    verdict = reach(dossier)
+    if not found or case.told_lately("reconciled", verdict.reason):
         return ()
-    case.note(Verdict(judge="data", decision="reconciled", reason=reason, findings=found))
+    case.note(verdict, dossier)
     return found
 
 
@@ -196,11 +199,12 @@ def _answer_for(case: Case, flow: str, error: Exception) -> None:
     # DataError, told by what it carries: importing its module would put pandas on the quiet path of the watch.
     listed: tuple[str, ...] = getattr(error, "problems", ())
     problems = tuple(map(str, listed)) or (f"{type(error).__name__}: {error}",)
-    kept = mistake(problems, name=getattr(error, "place", flow))
+    dossier = Dossier("mistake", {"problems": problems, "name": getattr(error, "place", flow)})
+    kept = reach(dossier)
     try:
         if flow == "watch" and case.told_lately("failed", kept.reason):
             return  # it fails every minute until somebody mends it; the run's own state says so every time
-        case.note(kept)
+        case.note(kept, dossier)
     except Exception as broken:  # noqa: BLE001  a ledger that cannot be written must not hide the error itself
         problems = (*problems, f"and the ledger could not be told: {type(broken).__name__}: {broken}")
     try:

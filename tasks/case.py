@@ -10,7 +10,6 @@ import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +19,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from tasks import notify
+from tasks.dossier import Dossier, pack
 from tasks.ledger import Ledger
 from tasks.plugins import PluginError, custom_metric, resolve
 from tasks.policy import Policy, as_utc
-from tasks.records import Finding, Span, Standing, Verdict
+from tasks.records import Span, Standing, Verdict
 from tasks.stores import Stores
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class Case:
         """The same case on an older trail; unchanged when there is none."""
         return replace(self, trail=trail) if trail else self
 
-    def note(self, verdict: Verdict, *, version: str | None = None, span: Span | None = None) -> None:
-        """Put a verdict into the ledger, unless this is a dry run."""
+    def note(self, verdict: Verdict, dossier: Dossier, *, version: str | None = None, span: Span | None = None) -> None:
+        """Put a verdict into the ledger with what it rests on, unless this is a dry run."""
         if not self.dry_run:
             self.ledger.record(
                 self.model,
@@ -88,6 +88,7 @@ class Case:
                 flow_run_id=self.flow_run_id,
                 version=version,
                 span=span,
+                dossier=pack(dossier),
             )
 
     def told_lately(self, decision: str, reason: str) -> bool:
@@ -209,16 +210,3 @@ def check_plugins(policy: Policy) -> None:
             problems.append(f"{place}.metric: {error}")
     if problems:
         raise PluginError(*problems)
-
-
-def mistake(problems: Sequence[str], *, name: str) -> Verdict:
-    """What the ledger keeps of a run that could not begin: one finding per problem.
-
-    Args:
-        problems: One sentence each.
-        name: Where they lie: ``data``, ``training``.
-    """
-    findings = tuple(Finding(name=name, outcome="breach", reason=problem) for problem in problems)
-    return Verdict(
-        judge="data", decision="failed", reason=f"{len(findings)} problem(s): {problems[0]}", findings=findings
-    )

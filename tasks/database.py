@@ -44,6 +44,15 @@ _ON_POSTGRESQL = (
     "SET tcp_keepalives_count = 3",
 )
 
+_TO_POSTGRESQL = {
+    "connect_timeout": 10,
+    "keepalives_idle": 60,
+    "keepalives_interval": 20,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""What libpq is told unless the URL says otherwise: a machine that does not answer is noticed soon."""
+
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 _SCHEMA_LOCK = 7_236_017
@@ -264,9 +273,11 @@ def _parse(url: str) -> URL:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        engine = create_engine(url, pool_pre_ping=True)
-        if url.get_backend_name() == "postgresql":
-            event.listen(engine, "connect", _on_connect_to_server)
+        if url.get_backend_name() != "postgresql":
+            return create_engine(url, pool_pre_ping=True)
+        given = {name: value for name, value in _TO_POSTGRESQL.items() if name not in url.query}
+        engine = create_engine(url, pool_pre_ping=True, connect_args=given)
+        event.listen(engine, "connect", _on_connect_to_server)
         return engine
     # A connection to a file costs nothing to open, and one that is not pooled cannot keep a lock or outlive a fork.
     engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": _BUSY_MS / 1000})

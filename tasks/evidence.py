@@ -12,6 +12,7 @@ from tasks import artifact
 from tasks.candidate import Made
 from tasks.case import Case
 from tasks.data import Dataset
+from tasks.dossier import Dossier, pack, unpack
 from tasks.plugins import resolve
 from tasks.policy import LatencyCheck, Policy
 from tasks.records import Finding, GateEvidence, Scores, ShadowEvidence, Span, Standing
@@ -82,15 +83,21 @@ def _own_check(path: str, evidence: GateEvidence) -> Finding:
     name = path.rpartition(":")[2]
     try:
         finding = resolve(path, place="gate.checks")(evidence)
+        if isinstance(finding, Finding):
+            return _as_kept(finding)
     except Exception as error:  # noqa: BLE001  the user's code may raise anything
         return Finding(name=name, outcome="unknown", reason=f"{path} raised {type(error).__name__}: {error}")
-    if isinstance(finding, Finding):
-        return finding
     return Finding(
         name=name,
         outcome="unknown",
         reason=f"{path} returned {type(finding).__name__}; it must return a tasks.records.Finding",
     )
+
+
+def _as_kept(finding: Finding) -> Finding:
+    """As it comes back from the ledger: what cannot be kept, or fits no finding, is told now and not years later."""
+    kept: Finding = unpack(pack(Dossier("gate", {"extra": finding}))).given["extra"]
+    return kept
 
 
 def for_shadow(case: Case, standing: Standing, challenger: Any, *, unseen_since: datetime) -> ShadowEvidence:

@@ -155,7 +155,13 @@ class Journal:
         return body
 
     def decisions(
-        self, model: str, judge: Judge | None = None, *, trail: str | None = None, limit: int = 100
+        self,
+        model: str,
+        judge: Judge | None = None,
+        *,
+        trail: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
     ) -> tuple[Decision, ...]:
         """What was decided, the newest first.
 
@@ -164,6 +170,7 @@ class Journal:
             judge: Only this one's.
             trail: Only of this trail.
             limit: At most so many.
+            before: Only those that were put down before the decision with this id.
         """
         rows = schema.decisions
         query = select(rows).where(rows.c.model == model).order_by(rows.c.id.desc()).limit(limit)
@@ -171,6 +178,8 @@ class Journal:
             query = query.where(rows.c.judge == judge)
         if trail is not None:
             query = query.where(rows.c.trail == trail)
+        if before is not None:
+            query = query.where(rows.c.id < before)
         with self._database.reading() as connection:
             return tuple(_decision(row) for row in connection.execute(query))
 

@@ -165,6 +165,7 @@ class Ledger(Journal):
         trail: str,
         evidence: Mapping[str, Any] | None = None,
         flow_run_id: str | None = None,
+        release: bool = False,
     ) -> Transition:
         """Put down what is going to be done, before anything is done.
 
@@ -179,6 +180,7 @@ class Ledger(Journal):
             trail: The id that ties everything together.
             evidence: Records or plain values.
             flow_run_id: Prefect's.
+            release: A person says that a quarantined version may come back by this.
 
         Raises:
             StaleDecision: When somebody else got in first, or an earlier intent is not settled; names who and what.
@@ -196,6 +198,7 @@ class Ledger(Journal):
                 trail=trail,
                 evidence=evidence,
                 flow_run_id=flow_run_id,
+                release=release,
             )
 
     def settle(self, transition: Transition, state: State) -> Transition:

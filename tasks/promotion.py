@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tasks.case import Case
-from tasks.decide import shadow
+from tasks.dossier import Dossier
 from tasks.evidence import for_shadow
 from tasks.policy import Shadow
-from tasks.records import Finding, Profile, Standing, Transition, Verdict
+from tasks.records import Profile, Standing, Transition, Verdict
+from tasks.retrial import reach
 from tasks.rollback import try_out
 from tasks.signals import profile_of
 
@@ -72,8 +73,9 @@ def advance(case: Case, standing: Standing) -> Advance:
     version = standing.staged
     if version is None:
         raise ValueError(f"{case.model} has no version in Staging to advance; run flows.retrain first")
-    verdict = _compare_staged(case, standing, version)
-    case.note(verdict, version=version)
+    dossier = _compare_staged(case, standing, version)
+    verdict = reach(dossier)
+    case.note(verdict, dossier, version=version)
     if verdict.decision == "reject":
         return _rejected(case, standing, version, verdict, "shadow-rejected")
     if verdict.decision == "wait":
@@ -83,16 +85,16 @@ def advance(case: Case, standing: Standing) -> Advance:
     return promote(case, standing, version, verdict)
 
 
-def _compare_staged(case: Case, standing: Standing, version: str) -> Verdict:
-    """The shadow's verdict on a version in the registry."""
+def _compare_staged(case: Case, standing: Standing, version: str) -> Dossier:
+    """What the shadow judges of a version in the registry."""
     if standing.production is None or case.policy.shadow is None:
         return compare(case, standing, None, None)
     model = case.registry().load(case.ledger, case.policy, version)
     return compare(case, standing, model, profile_of(case, version))
 
 
-def compare(case: Case, standing: Standing, challenger: Any, profile: Profile | None) -> Verdict:
-    """The shadow's verdict on a challenger; where there is nothing to compare, that is said.
+def compare(case: Case, standing: Standing, challenger: Any, profile: Profile | None) -> Dossier:
+    """What the shadow judges of a challenger; where there is nothing to compare, that is said.
 
     Args:
         case: Whose model.
@@ -110,19 +112,28 @@ def compare(case: Case, standing: Standing, challenger: Any, profile: Profile | 
     if profile is None:
         raise ValueError(f"{case.model}'s version in Staging has no stored profile; it was not trained by Backstop")
     found = for_shadow(case, standing, challenger, unseen_since=profile.trained.end)
-    return shadow.judge(found, case.policy.shadow)
+    return Dossier("shadow", {"evidence": found, "rules": case.policy.shadow})
 
 
-def promote(case: Case, standing: Standing, version: str, verdict: Verdict) -> Advance:
+def promote(case: Case, standing: Standing, version: str, verdict: Verdict, *, release: bool = False) -> Advance:
     """Move a version to Production and tell about it.
+
+    Args:
+        case: Whose model.
+        standing: What the decision is based on.
+        version: To promote.
+        verdict: That led here.
+        release: A person says that the version may come back although it was rolled back from.
 
     Raises:
         StaleDecision: When the ledger moved since ``standing`` was read.
+        SwappedArtifact: When the version's files are not those that were judged.
+        MissingVersion: When MLflow does not have the version or its files.
     """
     first = standing.production is None
     what = "is the first in Production" if first else f"replaces {standing.production}"
     reason = f"version {version} {what}: {'; '.join((*_grounds(case, version, verdict), verdict.reason))}"
-    transition = _move(case, standing, "promote", version, reason, (verdict,))
+    transition = _move(case, standing, "promote", version, reason, (verdict,), release=release)
     case.tell(f"{case.model}: version {version} promoted", f"{reason}\ntrail {case.trail}")
     return Advance("first-promoted" if first else "promoted", reason, (verdict,), transition)
 
@@ -149,15 +160,14 @@ def by_hand(case: Case, standing: Standing, version: str, reason: str, *, overri
             "all the same"
         )
     tried = try_out(case, version)
-    if tried.outcome != "ok":
+    dossier = Dossier("person", {"reason": reason, "actor": case.actor, "against": tuple(against), "tried": tried})
+    verdict = reach(dossier)
+    if verdict.decision != "promote":
         raise ValueError(f"version {version} of {case.model} stays where it is: {tried.reason}")
-    note = f"{reason} (by {case.actor}" + (f", although {'; '.join(against)})" if against else ")")
-    verdict = Verdict(judge="gate", decision="pass", reason=note, findings=(tried,))
+    case.note(verdict, dossier, version=version)
     if version == standing.staged:
-        case.state(version, "approved", note)
-    if version in standing.quarantined:
-        case.state(version, "released", note)
-    return promote(case, standing, version, verdict)
+        case.state(version, "approved", verdict.reason)
+    return promote(case, standing, version, verdict, release=True)
 
 
 def _objections(case: Case, standing: Standing, version: str) -> Iterator[str]:
@@ -233,11 +243,19 @@ def _move(
     version: str,
     reason: str,
     verdicts: tuple[Verdict, ...],
+    *,
+    release: bool = False,
 ) -> Transition | None:
-    """Carry out one transition; a dry run carries out none."""
+    """Carry out one transition; a dry run carries out none.
+
+    What goes to Production has the files that were judged: days may lie between the gate and this moment.
+    """
     if case.dry_run:
         return None
-    return case.registry().move(
+    registry = case.registry()
+    if action == "promote":
+        registry.fetch(case.ledger, case.model, version)
+    return registry.move(
         case.ledger,
         standing,
         action=action,
@@ -248,14 +266,9 @@ def _move(
         trail=case.trail,
         flow_run_id=case.flow_run_id,
         evidence={"verdicts": verdicts},
+        release=release,
     )
 
 
-def _nothing_to_compare(reason: str) -> Verdict:
-    """Shadow does not apply; the gate alone has decided."""
-    return Verdict(
-        judge="shadow",
-        decision="promote",
-        reason=reason,
-        findings=(Finding(name="shadow", outcome="exempt", reason=reason),),
-    )
+def _nothing_to_compare(reason: str) -> Dossier:
+    return Dossier("shadow", {"evidence": None, "rules": None, "nothing": reason})

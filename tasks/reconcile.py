@@ -101,7 +101,9 @@ def _production(meeting: _Meeting) -> tuple[Finding, ...]:
     if standing.production is None:
         return _taken_over(meeting, view)
     others = tuple(version for version in view.production if version != standing.production)
-    if meeting.adopt and len(others) <= 1:
+    # A click of a version that was rolled back from cannot be told from a write that MLflow carried out late.
+    quarantined = bool(set(others) & set(standing.quarantined))
+    if meeting.adopt and len(others) <= 1 and not quarantined:
         return _adopted(meeting, standing, others[0] if others else None)
     return _repaired(meeting, standing, view)
 
@@ -129,8 +131,6 @@ def _adopted(meeting: _Meeting, standing: Standing, version: str | None) -> tupl
         )
         return (_found(reason),)
     reason = f"{before} was replaced by version {version} outside Backstop; the policy adopts it"
-    if version in standing.quarantined:
-        reason += f", although version {version} was rolled back from before"
     return (_take_down(meeting, version, reason),)
 
 
@@ -160,10 +160,18 @@ def _repaired(meeting: _Meeting, standing: Standing, view: View) -> tuple[Findin
     return (
         _found(
             f"MLflow had {now} of {meeting.model} in Production, changed outside Backstop; version {version} was put "
-            "back. To replace it use flows.promote, or set `external: adopt`",
+            f"back. To replace it use flows.promote{_instead(meeting, standing, view)}",
             repaired=version,
         ),
     )
+
+
+def _instead(meeting: _Meeting, standing: Standing, view: View) -> str:
+    """What else a person can do who wanted the change that was put back."""
+    bad = set(view.production) & set(standing.quarantined)
+    if bad:
+        return f" with override: version {', '.join(sorted(bad))} was rolled back from and is never adopted"
+    return "" if meeting.adopt else ", or set `external: adopt`"
 
 
 def _champion(meeting: _Meeting) -> tuple[Finding, ...]:

@@ -26,7 +26,7 @@ nor against, and a verdict of nothing but exemptions is no pass.
 """
 
 Urgency = Literal["low", "medium", "high", "critical"]
-Judge = Literal["triggers", "gate", "shadow", "health", "rollback", "data"]
+Judge = Literal["triggers", "gate", "shadow", "health", "rollback", "person", "data"]
 Action = Literal["stage", "promote", "rollback", "reject", "external"]
 State = Literal["intended", "applied", "abandoned"]
 
@@ -67,7 +67,8 @@ class Verdict:
     Attributes:
         judge: Who judged.
         decision: triggers ``retrain | keep``, gate ``pass | fail | inconclusive``, shadow ``promote | reject | wait``,
-            health ``healthy | unhealthy | unknown``, rollback ``back | stay``.
+            health ``healthy | unhealthy | unknown``, rollback ``back | stay``, person ``promote | stay``, data
+            ``failed | reconciled``.
         reason: One plain sentence.
         findings: Everything that was looked at, also what did not matter.
         urgency: The highest among the triggers that fired.

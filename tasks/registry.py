@@ -112,6 +112,7 @@ class Registry:
         trail: str,
         flow_run_id: str | None = None,
         evidence: Mapping[str, Any] | None = None,
+        release: bool = False,
     ) -> Transition:
         """Put a transition into the ledger and carry it out.
 
@@ -126,6 +127,7 @@ class Registry:
             trail: The id that ties everything together.
             flow_run_id: Prefect's.
             evidence: Records or plain values.
+            release: A person says that a quarantined version may come back by this.
 
         Raises:
             StaleDecision: When somebody else got in first.
@@ -152,6 +154,7 @@ class Registry:
             trail=trail,
             evidence=evidence,
             flow_run_id=flow_run_id,
+            release=release,
         )
         return self.carry_out(ledger, transition)
 

@@ -29,7 +29,7 @@ NEXT = {
     "healthy": "Nothing to do. The version is known good from now on, a rollback may come back to it.",
     "watching": "Nothing to do yet. The watch goes on with the next tick.",
     "held": "A person has to look: Backstop saw something and had no safe move. Production is unchanged.",
-    "failed": "The run could not finish and Production is unchanged. Correct what the error names and run it again.",
+    "failed": "The run could not finish. Correct what the error names and run it again.",
 }
 """What a person does next, by the decision of a report; docs/decisions.md says it at length."""
 
@@ -39,6 +39,7 @@ _WORDS = {
     "shadow": {"ok": "holds", "breach": "worse", "unknown": "undecided", "exempt": "does not apply"},
     "health": {"ok": "healthy", "breach": "unhealthy", "unknown": "unknown", "exempt": "does not apply"},
     "rollback": {"ok": "possible", "breach": "not possible", "unknown": "unknown", "exempt": "does not apply"},
+    "person": {"ok": "answers", "breach": "does not answer", "unknown": "unknown", "exempt": "does not apply"},
     "data": {"ok": "ok", "breach": "problem", "unknown": "unknown", "exempt": "does not apply"},
 }
 _UNITS = {

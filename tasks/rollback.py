@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from tasks.case import Case
 from tasks.decide import rollback as judgement
+from tasks.dossier import Dossier
 from tasks.records import Finding, Outcome, Standing, Transition, Verdict
+from tasks.retrial import reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +46,41 @@ def roll_back(
     health = case.policy.health
     recent = case.ledger.rollbacks_since(case.model, case.now - health.rollback_window) if automatic else 0
     choice = judgement.choose(standing, rollbacks_in_window=recent, limit=health.max_rollbacks, to=to)
-    findings: list[Finding] = [choice.finding]
+    tried: list[Finding] = []
     for version in choice.versions:
-        tried = try_out(case, version)
-        findings.append(tried)
-        if tried.outcome == "ok":
-            return _back(case, standing, version, reason, tuple(findings))
-    why = choice.finding.reason if not choice.versions else "no version known good loads and answers"
-    return _stay(case, f"Production stays at version {standing.production}: {why}", tuple(findings))
+        tried.append(try_out(case, version))
+        if tried[-1].outcome == "ok":
+            break
+    dossier = Dossier(
+        "rollback",
+        {
+            "standing": standing,
+            "rollbacks_in_window": recent,
+            "limit": health.max_rollbacks,
+            "to": to,
+            "tried": tuple(tried),
+            "reason": reason,
+        },
+    )
+    verdict = reach(dossier)
+    if verdict.decision == "back":
+        return _back(case, standing, choice.versions[len(tried) - 1], verdict, dossier)
+    return _stay(case, verdict, dossier)
 
 
-def _back(case: Case, standing: Standing, version: str, reason: str, findings: tuple[Finding, ...]) -> Reversal:
-    told = f"version {standing.production} goes back to {version}: {reason}"
-    verdict = Verdict(judge="rollback", decision="back", reason=told, findings=findings)
+def _back(case: Case, standing: Standing, version: str, verdict: Verdict, dossier: Dossier) -> Reversal:
     if case.dry_run:
-        return Reversal(version, None, verdict, told)
-    return Reversal(version, _carry_out(case, standing, version, verdict), verdict, told)
+        return Reversal(version, None, verdict, verdict.reason)
+    case.note(verdict, dossier, version=version)
+    return Reversal(version, _carry_out(case, standing, version, verdict), verdict, verdict.reason)
 
 
-def _stay(case: Case, reason: str, findings: tuple[Finding, ...]) -> Reversal:
+def _stay(case: Case, verdict: Verdict, dossier: Dossier) -> Reversal:
     """Nothing moves; the ledger tells why, once and not with every tick that finds the same."""
-    verdict = Verdict(judge="rollback", decision="stay", reason=reason, findings=findings)
     last = next(iter(case.ledger.decisions(case.model, "rollback", limit=1)), None)
-    if last is None or (last.trail, last.verdict.reason) != (case.trail, reason):
-        case.note(verdict)
-    return Reversal(None, None, verdict, reason)
+    if last is None or (last.trail, last.verdict.reason) != (case.trail, verdict.reason):
+        case.note(verdict, dossier)
+    return Reversal(None, None, verdict, verdict.reason)
 
 
 def try_out(case: Case, version: str) -> Finding:
@@ -85,7 +97,6 @@ def try_out(case: Case, version: str) -> Finding:
 
 
 def _carry_out(case: Case, standing: Standing, version: str, verdict: Verdict) -> Transition:
-    case.note(verdict, version=version)
     return case.registry().move(
         case.ledger,
         standing,

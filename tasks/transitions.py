@@ -67,11 +67,12 @@ class Held:
         trail: str,
         evidence: Mapping[str, Any] | None = None,
         flow_run_id: str | None = None,
+        release: bool = False,
     ) -> Transition:
         """Put down what is going to be done; see :meth:`tasks.ledger.Ledger.intend`."""
         standing = self.standing()
         self._compare(standing, based_on, action, version)
-        _refuse_harm(standing, action, version)
+        _refuse_harm(standing, action, version, release=release)
         transition = Transition(
             model=self.model,
             seq=self._head() + 1,
@@ -88,6 +89,8 @@ class Held:
         )
         serves = version if action in {"promote", "rollback"} else standing.production
         self._insert(transition, serves)
+        if release and version in standing.quarantined:
+            self._state(transition, version, "released")
         return transition
 
     def settle(self, transition: Transition, state: State) -> Transition:
@@ -218,7 +221,10 @@ class Held:
             marked = (transition.version, "rejected")
         if marked is None:
             return
-        version, fact = marked
+        self._state(transition, *marked)
+
+    def _state(self, transition: Transition, version: str, fact: str) -> None:
+        """Put down a fact that follows from a transition, in the same transaction."""
         row = {"model": self.model, "version": version, "fact": fact, "at": transition.at}
         told = {"reason": transition.reason, "actor": transition.actor, "trail": transition.trail}
         chain.write(self._connection, "fact", {**row, **told})
@@ -234,7 +240,7 @@ def _given(name: str, value: str) -> str:
     return value
 
 
-def _refuse_harm(standing: Standing, action: Action, version: str) -> None:
+def _refuse_harm(standing: Standing, action: Action, version: str, *, release: bool) -> None:
     """What no evidence and no person may ask for by this action.
 
     Raises:
@@ -247,7 +253,7 @@ def _refuse_harm(standing: Standing, action: Action, version: str) -> None:
         )
     if action == "rollback" and version == standing.production:
         raise Refused(f"{serving} already; a rollback needs another version to go to")
-    if action in {"promote", "rollback"} and version in standing.quarantined:
+    if action in {"promote", "rollback"} and version in standing.quarantined and not release:
         raise Refused(
             f"version {version} of {standing.model} was rolled back from and is quarantined; a person has to "
             "release it first (flows.promote with override)"

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tasks.case import Case
-from tasks.decide import health
+from tasks.dossier import Dossier
 from tasks.health_sources import Period, due, source
 from tasks.records import Standing, Transition, Verdict
+from tasks.retrial import reach
 from tasks.rollback import roll_back
 
 
@@ -48,11 +49,12 @@ def tick(case: Case, standing: Standing) -> Tick:
     known = last if last is not None and last.version == version and last.at >= since else None
     verdicts: tuple[Verdict, ...] = ()
     for period in due(since, case.now, case.policy.health, judged_until=known.at if known else None):
-        verdict = _judge(case, version, since, period)
+        dossier = _dossier(case, version, since, period)
+        verdict = reach(dossier)
         verdicts += (verdict,)
         changed = known is None or known.verdict.decision != verdict.decision
         if changed or case.now >= period.end:
-            case.note(verdict, version=version)
+            case.note(verdict, dossier, version=version)
         if verdict.decision == "unhealthy":
             return _unhealthy(case, standing, version, verdicts, newly=changed)
         if verdict.decision == "healthy" and version not in standing.known_good:
@@ -60,7 +62,7 @@ def tick(case: Case, standing: Standing) -> Tick:
     return _quiet(case, standing, version, verdicts)
 
 
-def _judge(case: Case, version: str, since: datetime, period: Period) -> Verdict:
+def _dossier(case: Case, version: str, since: datetime, period: Period) -> Dossier:
     policy = case.policy
     evidence = source(case.stores).evidence(
         case.model,
@@ -72,7 +74,8 @@ def _judge(case: Case, version: str, since: datetime, period: Period) -> Verdict
     )
     # Silence begins when the version came into Production, not when it last served before that, nor with the period.
     evidence = replace(evidence, last_request=max(evidence.last_request or since, since))
-    return health.judge(evidence, policy.health, problem=policy.problem, planned_looks=period.planned_looks)
+    given = {"evidence": evidence, "rules": policy.health, "problem": policy.problem}
+    return Dossier("health", {**given, "planned_looks": period.planned_looks})
 
 
 def _unhealthy(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict, ...], *, newly: bool) -> Tick:

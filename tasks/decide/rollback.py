@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.records import Finding, Standing
+from tasks.records import Finding, Standing, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +58,24 @@ def choose(standing: Standing, *, rollbacks_in_window: int, limit: int, to: str 
         name="rollback_target", outcome="ok", reason=reason, n=len(eligible), evidence=_evidence(standing)
     )
     return Choice(finding=finding, versions=versions)
+
+
+def conclude(standing: Standing, choice: Choice, tried: tuple[Finding, ...], *, reason: str) -> Verdict:
+    """Back to the first choice that loads and answers, or stay.
+
+    Args:
+        standing: What the ledger says.
+        choice: See :func:`choose`.
+        tried: What trying out its versions found, in their order, up to the first that answers.
+        reason: Why the present version has to go.
+    """
+    findings = (choice.finding, *tried)
+    if tried and tried[-1].outcome == "ok":
+        told = f"version {standing.production} goes back to {choice.versions[len(tried) - 1]}: {reason}"
+        return Verdict(judge="rollback", decision="back", reason=told, findings=findings)
+    why = choice.finding.reason if not choice.versions else "no version known good loads and answers"
+    told = f"Production stays at version {standing.production}: {why}"
+    return Verdict(judge="rollback", decision="stay", reason=told, findings=findings)
 
 
 def _none(standing: Standing, reason: str, value: float | None = None, threshold: float | None = None) -> Choice:

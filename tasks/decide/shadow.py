@@ -52,6 +52,20 @@ def side(wins: int, losses: int, ties: int, bound: float) -> Side:
     return Side(log_e, float(expected.max()))
 
 
+def nothing_to_compare(reason: str) -> Verdict:
+    """Shadow does not apply; the gate alone has decided.
+
+    Args:
+        reason: Why: this is the first model, or the policy has no shadow.
+    """
+    return Verdict(
+        judge="shadow",
+        decision="promote",
+        reason=reason,
+        findings=(Finding(name="shadow", outcome="exempt", reason=reason),),
+    )
+
+
 def judge(evidence: ShadowEvidence, rules: Shadow) -> Verdict:
     """Promote, reject or wait.
 

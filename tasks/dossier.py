@@ -1,0 +1,263 @@
+"""Dossier: what a verdict rested on, as bytes that last, and back again.
+
+The judge's inputs are records, numbers and the section of the policy that judged. They are written as JSON with a mark
+for everything that JSON has no word for, and compressed. The same inputs give the same bytes, so their digest names
+them; numbers come back to the last bit. Nothing but the records and sections named here is ever built from it, and
+nothing that does not fit their fields.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+import types
+import typing
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from tasks import policy, records
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+"""Of the bytes; another one cannot be read."""
+
+RULES = 1
+"""Of the judges: raised whenever one of them says something else about the same evidence than it did before.
+
+What an older one said is then told apart from what was changed. A test holds the judges against verdicts of old.
+"""
+
+_LIMIT = 2**31
+"""Bytes that a dossier may have when it is unpacked; what is larger is no dossier of ours."""
+
+_RECORDS = {
+    one.__name__: one
+    for one in (
+        *(records.Finding, records.Verdict, records.Span, records.Measurement, records.ColumnProfile, records.Profile),
+        *(records.Scores, records.Signals, records.GateEvidence, records.ShadowEvidence, records.Look),
+        *(records.HealthEvidence, records.Transition, records.Standing),
+    )
+}
+_SECTIONS = {
+    one.__name__: one
+    for one in (
+        *(policy.Triggers, policy.DriftTrigger, policy.PerformanceTrigger, policy.PredictionTrigger),
+        *(policy.Gate, policy.PerformanceCheck, policy.RegressionCheck, policy.StabilityCheck, policy.LatencyCheck),
+        *(policy.Shadow, policy.Health),
+    )
+}
+
+_MARK = "~"
+_KINDS = frozenset("?bhilqBHILQefd")
+"""Of the arrays that are kept: truth values, whole numbers and floats, none of them objects."""
+
+
+class Unreadable(ValueError):
+    """These bytes are no dossier."""
+
+
+class TooNew(Unreadable):
+    """A later version of Backstop wrote this dossier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """What a verdict rested on.
+
+    Attributes:
+        judge: Which function judged; see :mod:`tasks.retrial`.
+        given: Its inputs, by name.
+        rules: Of the judges when it was judged, see :data:`RULES`.
+    """
+
+    judge: str
+    given: Mapping[str, Any]
+    rules: int = RULES
+
+
+def pack(dossier: Dossier) -> bytes:
+    """As bytes.
+
+    Raises:
+        TypeError: For an input that no judge takes.
+    """
+    plain = {"format": FORMAT, "rules": dossier.rules, "judge": dossier.judge, "given": _encode(dict(dossier.given))}
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return zlib.compress(text.encode("ascii"), level=6)
+
+
+def unpack(body: bytes) -> Dossier:
+    """Back again.
+
+    Raises:
+        Unreadable: When it is none.
+        TooNew: When it is of a later format.
+    """
+    try:
+        plain = json.loads(_unzip(body))
+        if plain["format"] != FORMAT:
+            raise TooNew(f"the evidence has format {plain['format']}, and this Backstop reads {FORMAT}; update it")
+        return Dossier(judge=str(plain["judge"]), given=_decode(plain["given"]), rules=int(plain["rules"]))
+    except Unreadable:
+        raise
+    except (zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Unreadable(f"the evidence cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _unzip(body: bytes) -> bytes:
+    unzip = zlib.decompressobj()
+    text = unzip.decompress(body, _LIMIT)
+    if unzip.unconsumed_tail or unzip.unused_data or not unzip.eof:
+        raise Unreadable("the evidence is cut off, or larger than what Backstop wrote")
+    return text
+
+
+def _encode(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {f"{_MARK}float": repr(float(value))}
+    if isinstance(value, datetime):
+        return {f"{_MARK}moment": value.isoformat()}
+    if isinstance(value, timedelta):
+        return {f"{_MARK}duration": value // timedelta(microseconds=1)}
+    if isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
+        return _encode_named(value)
+    if isinstance(value, Mapping):
+        return {f"{_MARK}map": {str(key): _encode(item) for key, item in value.items()}}
+    if isinstance(value, tuple):
+        return {f"{_MARK}tuple": [_encode(item) for item in value]}
+    if isinstance(value, list):
+        return [_encode(item) for item in value]
+    if hasattr(value, "dtype"):
+        return _encode_array(value)
+    raise TypeError(f"{type(value).__name__} cannot be kept as evidence; judges take records, numbers and text")
+
+
+def _encode_named(value: Any) -> Any:
+    name = type(value).__name__
+    if _RECORDS.get(name) is type(value):
+        fields = {item.name: _encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {f"{_MARK}record": name, "fields": fields}
+    if _SECTIONS.get(name) is type(value):
+        return {
+            f"{_MARK}section": name,
+            "fields": {key: _encode(getattr(value, key)) for key in type(value).model_fields},
+        }
+    raise TypeError(f"{name} cannot be kept as evidence; it is not among the records and sections that judges take")
+
+
+def _encode_array(value: Any) -> Any:
+    import numpy as np  # noqa: PLC0415  counts and standings need no numpy
+
+    if value.ndim == 0:
+        return _encode(value.item())
+    array = np.ascontiguousarray(value)
+    if array.dtype.char not in _KINDS:
+        raise TypeError(f"an array of {array.dtype} cannot be kept as evidence; use numbers")
+    if array.dtype == np.float64 and array.ndim == 2 and array.shape[1] == 2:  # noqa: SIM102  reads better in two
+        if (1.0 - array[:, 1]).tobytes() == array[:, 0].tobytes():  # of a binary problem half says everything
+            return {f"{_MARK}complement": _encode_array(array[:, 1])}
+    data = base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode("ascii")
+    return {f"{_MARK}array": array.dtype.newbyteorder("<").str, "shape": list(array.shape), "data": data}
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    mark = next((key for key in value if key.startswith(_MARK)), "")
+    if mark not in _DECODERS:
+        raise Unreadable(f"the evidence holds {mark or 'something'!r}, which nothing is built from")
+    return _DECODERS[mark](value)
+
+
+def _decode_map(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: _decode(item) for key, item in value[f"{_MARK}map"].items()}
+
+
+def _decode_record(value: dict[str, Any]) -> Any:
+    record = _RECORDS[value[f"{_MARK}record"]]
+    fields = {key: _decode(item) for key, item in value["fields"].items()}
+    for name, item in fields.items():
+        hint = _hints(record).get(name, Any)  # a field that is not there is the constructor's to refuse
+        if not _fits(item, hint):
+            raise Unreadable(f"the evidence has {item!r:.80} as {record.__name__}.{name}, which takes {hint}")
+    return record(**fields)
+
+
+def _decode_section(value: dict[str, Any]) -> Any:
+    fields = {key: _decode(item) for key, item in value["fields"].items()}
+    return _SECTIONS[value[f"{_MARK}section"]].model_validate(fields)
+
+
+def _decode_array(value: dict[str, Any]) -> np.ndarray[Any, Any]:
+    import numpy as np  # noqa: PLC0415  see above
+
+    kind = np.dtype(value[f"{_MARK}array"])
+    if kind.char not in _KINDS:
+        raise Unreadable(f"the evidence holds an array of {kind}, which is never kept")
+    data = np.frombuffer(base64.b64decode(value["data"]), dtype=kind)
+    return data.astype(kind.newbyteorder("=")).reshape(value["shape"])
+
+
+def _decode_complement(value: dict[str, Any]) -> np.ndarray[Any, Any]:
+    import numpy as np  # noqa: PLC0415  see above
+
+    second = _decode_array(value[f"{_MARK}complement"])
+    return np.column_stack((1.0 - second, second))
+
+
+_DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    f"{_MARK}float": lambda value: float(value[f"{_MARK}float"]),
+    f"{_MARK}moment": lambda value: datetime.fromisoformat(value[f"{_MARK}moment"]),
+    f"{_MARK}duration": lambda value: timedelta(microseconds=value[f"{_MARK}duration"]),
+    f"{_MARK}tuple": lambda value: tuple(_decode(item) for item in value[f"{_MARK}tuple"]),
+    f"{_MARK}map": _decode_map,
+    f"{_MARK}record": _decode_record,
+    f"{_MARK}section": _decode_section,
+    f"{_MARK}array": _decode_array,
+    f"{_MARK}complement": _decode_complement,
+}
+
+
+@cache
+def _hints(record: type[Any]) -> dict[str, Any]:
+    """Types of the fields of a record, which names numpy without importing it."""
+    import numpy as np  # noqa: PLC0415  see above
+
+    return typing.get_type_hints(record, localns={"np": np})
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a field takes the value; a whole number is a float too, a truth value is no number."""
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind is Any:
+        return True
+    if kind in {typing.Union, types.UnionType}:
+        return any(_fits(value, one) for one in inner)
+    if kind is typing.Literal:
+        return isinstance(value, str) and value in inner
+    if kind is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if not isinstance(value, kind):
+        return False
+    if kind is tuple:
+        each = inner[:1] * len(value) if inner[-1] is ... else inner
+        return len(each) == len(value) and all(map(_fits, value, each))
+    if kind is Mapping:
+        return all(_fits(item, inner[1]) for item in value.values())
+    return True
