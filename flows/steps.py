@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ParamSpec, TypeVar
 
 from prefect import task
@@ -47,8 +47,15 @@ STATES = {
 }
 """Names of the final states, by decision."""
 
+_SKEW = timedelta(minutes=5)
+"""By which the clocks of two machines may differ."""
+
 DRY_RUN = "DryRun"
 """Name of the final state of a dry run: an automation that waits for ``Promoted`` must not hear of one."""
+
+
+class ClockBackwards(RuntimeError):
+    """The run's moment lies before something that the ledger has seen already."""
 
 
 def step(function: Callable[P, R], *, name: str | None = None) -> Callable[P, Awaitable[R]]:
@@ -79,10 +86,25 @@ async def reconciled(case: Case) -> Standing:
     A registry that was changed by hand is put right, or taken as the new truth, as the policy says. A dry run only
     looks.
     """
+    see_clock(case, case.standing())
     if not case.dry_run:
         for finding in await step(reconcile)(case):
             case.tell(f"{case.model}: registry", finding.reason)
     return case.standing()
+
+
+def see_clock(case: Case, standing: Standing) -> None:
+    """See that the moment of the run is not before what the ledger says has happened.
+
+    Raises:
+        ClockBackwards: When it is, by more than machines differ; every window of time would be judged wrongly.
+    """
+    if standing.moved_at is not None and standing.moved_at - case.now > _SKEW:
+        raise ClockBackwards(
+            f"this run is for {case.now:%Y-%m-%d %H:%M:%S} UTC, and {case.model}'s newest transition took effect at "
+            f"{standing.moved_at:%Y-%m-%d %H:%M:%S} UTC, which is later: correct this machine's clock (or as_of). "
+            "Nothing was changed"
+        )
 
 
 def reconcile(case: Case) -> tuple[Finding, ...]:

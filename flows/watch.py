@@ -27,6 +27,7 @@ from flows.steps import (
     leave_report,
     not_begun,
     reconciled,
+    see_clock,
     step,
 )
 from tasks import watch as watching
@@ -111,6 +112,7 @@ def _unwatched(policies: tuple[Policy, ...], error: Exception, *, dry_run: bool)
 
 async def _tick(case: Case, glance: Glance) -> Report:
     standing = case.standing()
+    see_clock(case, standing)
     if standing.pending is not None or await asyncio.to_thread(glance.differs, standing):
         standing = await reconciled(case)  # only now is MLflow imported
     promoted = case.ledger.serving_at(case.model, case.now)

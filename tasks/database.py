@@ -86,6 +86,19 @@ class Busy(RuntimeError):
         )
 
 
+class Full(OSError):
+    """A disk has no room left."""
+
+    @staticmethod
+    def told_by(error: Exception) -> bool:
+        """Whether this is what a database says then: SQLite in its words, PostgreSQL in the system's.
+
+        SQLite cannot even read without room for its index of the log, and then speaks of the disk only.
+        """
+        said = str(error).lower()
+        return any(sign in said for sign in ("disk is full", "no space left on device", "disk i/o error"))
+
+
 class Moment(TypeDecorator[datetime]):
     """An aware moment: given in any zone, kept in UTC, and aware again when it comes back.
 
@@ -170,7 +183,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection for reading; it blocks nobody."""
-        with self.engine.connect() as connection:
+        with self._with_room(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
@@ -180,7 +193,7 @@ class Database:
         On SQLite it is the only writer from its first moment (``BEGIN IMMEDIATE``): a transaction that reads first and
         writes later could otherwise find that somebody else wrote in between, and fail.
         """
-        with self.engine.connect().execution_options(immediate=True) as connection:
+        with self._with_room(), self.engine.connect().execution_options(immediate=True) as connection:
             try:
                 transaction = connection.begin()
             except OperationalError as error:
@@ -191,6 +204,18 @@ class Database:
     def close(self) -> None:
         """Let go of every connection."""
         self.engine.dispose()
+
+    @contextmanager
+    def _with_room(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            if not Full.told_by(error):
+                raise
+            raise Full(
+                f"there is no room left for {self.url}, or its disk is broken ({error.orig}); nothing was written "
+                "there. Make room on its disk, and run again"
+            ) from error
 
 
 def _prepare(database: Database, part: str, revision: str) -> None:

@@ -114,6 +114,13 @@ class Ledger(Journal):
         with self._database.reading() as connection:
             return connection.execute(query).scalar_one_or_none()
 
+    def last_rollback(self, model: str) -> Transition | None:
+        """The newest rollback that took effect, by flows and by people alike; None when there was none."""
+        rows = schema.transitions
+        with self._database.reading() as connection:
+            found = Rows(connection, model).newest(rows.c.action == "rollback", rows.c.state == "applied")
+        return None if found is None else transition_of(found)
+
     def rollbacks_since(self, model: str, moment: datetime) -> int:
         """Rollbacks that were decided at or after that moment and took effect, by flows and by people alike."""
         rows = schema.transitions

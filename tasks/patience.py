@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 from mlflow.exceptions import MlflowException
 
+from tasks.database import Full
+
 LIMITS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -40,12 +42,18 @@ def little(place: str) -> Iterator[None]:
 
     Raises:
         MlflowAway: When its server does not answer.
+        Full: When it has no room left.
     """
     _enter()
     try:
         yield
     except MlflowException as error:
         told = str(error)
+        if Full.told_by(error):
+            raise Full(
+                f"there is no room left for MLflow at {place}; what had been begun stays in the ledger as intended. "
+                "Make room on its disk, and run again: the next flow completes it"
+            ) from error
         if not told.startswith("API request to"):  # an answer, although not a pleasant one
             raise
         raise MlflowAway(

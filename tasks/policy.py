@@ -196,6 +196,12 @@ class Triggers(Section):
         default=True, description="A change of columns, types, categories or of the source's version tag."
     )
 
+    rollback_cool_down: Annotated[Duration | None, BeforeValidator(_off)] = Field(
+        timedelta(days=1),
+        description="After a rollback no trigger retrains for so long: the data that made the bad version are still "
+        "there. A forced retraining does.",
+    )
+
     @property
     def enabled(self) -> tuple[str, ...]:
         """Names of the triggers that are on, as the expression uses them."""

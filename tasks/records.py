@@ -218,6 +218,8 @@ class Signals:
         source_version: Of the feature source now.
         event: Reason given by a person or an event that asks for a retraining.
         event_urgency: As given with it.
+        rolled_back_from: Version that the newest rollback took out of service, or None.
+        rolled_back_at: When that took effect.
         unavailable: What could not be read, by signal name, with the reason.
     """
 
@@ -232,6 +234,8 @@ class Signals:
     source_version: str | None = None
     event: str | None = None
     event_urgency: Urgency = "high"
+    rolled_back_from: str | None = None
+    rolled_back_at: datetime | None = None
     unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -394,6 +398,7 @@ class Standing:
     Attributes:
         model: Registered name.
         seq: Of the ledger's head; 0 when it is empty. A decision is based on it (compare-and-swap).
+        moved_at: When the newest transition took effect, or None.
         production: Version that serves, or None.
         since: When it was promoted.
         staged: Version that waits in Staging, or None.
@@ -414,6 +419,7 @@ class Standing:
     pending: Transition | None = None
     known_good: tuple[str, ...] = ()
     quarantined: tuple[str, ...] = ()
+    moved_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

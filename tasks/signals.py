@@ -5,7 +5,7 @@ What cannot be read is named in ``Signals.unavailable``; it never stops the read
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -47,7 +47,15 @@ def observe(case: Case, standing: Standing, *, event: str | None = None, urgency
     """
     policy = case.policy
     dataset = load(policy, case.stores, start=case.now - policy.data.lookback, end=case.now, remember=not case.dry_run)
-    known = {"now": case.now, "event": event, "event_urgency": urgency, "production": standing.production}
+    back = case.ledger.last_rollback(case.model)
+    known = {
+        "now": case.now,
+        "event": event,
+        "event_urgency": urgency,
+        "production": standing.production,
+        "rolled_back_from": back.previous if back is not None else None,
+        "rolled_back_at": back.applied_at if back is not None else None,
+    }
     if standing.production is None:
         return Observed(Signals(**known), dataset)  # type: ignore[arg-type]
     profile = profile_of(case, standing.production)
@@ -55,7 +63,8 @@ def observe(case: Case, standing: Standing, *, event: str | None = None, urgency
         why = f"version {standing.production} has no stored profile; promote a version that was trained by Backstop"
         names = ("age", "drift", "performance", "prediction", "volume", "upstream")
         return Observed(Signals(**known, unavailable=dict.fromkeys(names, why)), dataset)  # type: ignore[arg-type]
-    return Observed(_against(case, standing.production, profile, dataset, event, urgency), dataset)
+    signals = _against(case, standing.production, profile, dataset)
+    return Observed(replace(signals, **known), dataset)  # type: ignore[arg-type]
 
 
 def profile_of(case: Case, version: str) -> Profile | None:
@@ -64,9 +73,7 @@ def profile_of(case: Case, version: str) -> Profile | None:
     return None if stored is None else profiles.from_plain(stored)
 
 
-def _against(
-    case: Case, version: str, profile: Profile, dataset: Dataset, event: str | None, urgency: Urgency
-) -> Signals:
+def _against(case: Case, version: str, profile: Profile, dataset: Dataset) -> Signals:
     """The signals of the rows that came after the Production version was made."""
     newer = dataset.between(profile.holdout.end, case.now)
     recent = newer.between(case.now - case.policy.triggers.window, case.now)
@@ -76,15 +83,12 @@ def _against(
     return Signals(
         now=case.now,
         profile=profile,
-        production=version,
         recent=profiles.count(recent.features, profile.columns),
         recent_prediction=prediction,
         performance=performance,
         labelled_since=len(newer.labelled),
         schema=changes,
         source_version=case.policy.data.source_version,
-        event=event,
-        event_urgency=urgency,
         unavailable=unavailable,
     )
 

@@ -75,6 +75,7 @@ def standing_of(rows: Rows) -> Standing:
         pending=transition_of(pending) if pending is not None else None,
         known_good=known_good,
         quarantined=quarantined,
+        moved_at=applied.applied_at if applied is not None else None,
     )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +37,7 @@ FOLDER = "model"
 """Of the model among the artifacts of its run."""
 
 _PACKAGES = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 _LONGEST = 4000
 """Characters of a tag or parameter; some MLflow databases hold no more."""
 
@@ -137,7 +142,7 @@ def log(
         flow_run_id: Prefect's.
 
     Raises:
-        TrainingError: When the model cannot be saved as the policy says.
+        TrainingError: When the model cannot be saved as the policy says, or the artifact store does not take it.
         mlflow.exceptions.MlflowException: When MLflow cannot be reached; the run is then marked as failed.
     """
     from mlflow import MlflowClient  # noqa: PLC0415  see save()
@@ -150,8 +155,9 @@ def log(
             tags=_tags(policy, fitted, profile, verdict, trail=trail, flow_run_id=flow_run_id),
         )
         try:
-            _describe(client, run.info.run_id, policy, fitted, split, profile, verdict)
-            client.log_artifacts(run.info.run_id, str(folder), FOLDER)
+            with _storing(run.info.artifact_uri):
+                _describe(client, run.info.run_id, policy, fitted, split, profile, verdict)
+                client.log_artifacts(run.info.run_id, str(folder), FOLDER)
             number = _register(client, policy.model, run, trail)
         except BaseException:
             client.set_terminated(run.info.run_id, "FAILED")
@@ -165,6 +171,24 @@ def log(
             size=artifact.size(folder),
             profile=profile,
         )
+
+
+@contextmanager
+def _storing(place: str) -> Iterator[None]:
+    """Files of a run are put where they are kept.
+
+    Raises:
+        TrainingError: When there is no room, or nobody may write there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE and not isinstance(error, shutil.Error):
+            raise
+        raise TrainingError(
+            f"the model was trained, but its files cannot be stored at {place}: {type(error).__name__}: {error}. Make "
+            "room there, or let the user write there, and run again; nothing was registered"
+        ) from error
 
 
 def _experiment(client: MlflowClient, model: str, stores: Stores) -> str:

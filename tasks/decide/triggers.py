@@ -27,7 +27,8 @@ def decide(signals: Signals, rules: Triggers) -> Verdict:
 
     An event or a missing Production version retrains whatever else holds. Otherwise the enabled triggers are combined
     as ``rules.retrain_when`` says: ``any``, ``all`` of the enabled ones, or an expression. An unknown trigger never
-    tips the decision, and the reason names it.
+    tips the decision, and the reason names it. For ``rules.rollback_cool_down`` after a rollback only an event
+    retrains, or bad data, retraining and rollback would go round in a circle.
     """
     if signals.profile is None and signals.production is None:
         first = Finding(
@@ -38,8 +39,9 @@ def decide(signals: Signals, rules: Triggers) -> Verdict:
         )
         return _verdict((*_event(signals), first), fires=True)
     findings = tuple(_judged(name, signals, rules) for name in rules.enabled)
-    event = _event(signals)
-    return _verdict((*event, *findings), fires=bool(event) or _holds(findings, rules), rule=rules.retrain_when)
+    event, cooling = _event(signals), _cooling(signals, rules)
+    fires = bool(event) or (not cooling and _holds(findings, rules))
+    return _verdict((*event, *cooling, *findings), fires=fires, rule=rules.retrain_when)
 
 
 def _holds(findings: tuple[Finding, ...], rules: Triggers) -> bool:
@@ -55,9 +57,11 @@ def _verdict(findings: tuple[Finding, ...], *, fires: bool, rule: str = "any") -
     fired = [finding for finding in findings if finding.outcome == "breach"]
     calm = [finding for finding in findings if finding.outcome in {"ok", "exempt"}]
     unknown = [finding for finding in findings if finding.outcome == "unknown"]
+    cooling = next((finding.reason for finding in findings if finding.name == "cool_down"), "")
     parts = [f"{finding.name}: {finding.reason}" for finding in fired]
     if not fires and fired:
-        parts = [f"fired, but `{rule}` needs more: {', '.join(parts)}"]
+        but = cooling or f"`{rule}` needs more"
+        parts = [f"fired, but {but}: {', '.join(parts)}"]
     if calm:
         parts.append(_calm(calm, in_full=not fires))
     if unknown:
@@ -85,6 +89,19 @@ def _event(signals: Signals) -> tuple[Finding, ...]:
         return ()
     reason = phrase.one_line(signals.event) or "asked for without a reason"
     return (Finding(name="event", outcome="breach", reason=reason, urgency=signals.event_urgency),)
+
+
+def _cooling(signals: Signals, rules: Triggers) -> tuple[Finding, ...]:
+    """Whether a rollback is so recent that the triggers do not count yet."""
+    back, pause = signals.rolled_back_at, rules.rollback_cool_down
+    if back is None or pause is None or signals.now - back >= pause:
+        return ()
+    reason = (
+        f"version {signals.rolled_back_from} was rolled back from {phrase.period(signals.now - back)} ago, and no "
+        f"trigger counts before {(back + pause).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    )
+    evidence = {"rolled_back_from": signals.rolled_back_from, "rolled_back_at": back.isoformat()}
+    return (Finding(name="cool_down", outcome="exempt", reason=reason, evidence=evidence),)
 
 
 def _judged(name: str, signals: Signals, rules: Triggers) -> Finding:
