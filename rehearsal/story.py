@@ -34,7 +34,7 @@ QUIET, CHANGED, BROKEN, LAST = 0.55, 0.74, 0.80, 0.95
 
 def write_customers(path: Path) -> None:
     """A year of generated customers, in which prices rise after seven months."""
-    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    begin = datetime(2025, 1, 1, tzinfo=UTC)  # all of it in the past: a real run may follow
     before = customers(13_200, start=begin, days=220, seed=1, world=STEADY)
     after = customers(8_400, start=begin + timedelta(days=220), days=140, seed=2, world=PRICE_RISE)
     pd.concat([before, after]).to_csv(path, index=False)

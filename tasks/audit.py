@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from tasks import retrial
 from tasks.glance import Glance
 from tasks.ledger import Decision, Ledger
 from tasks.policy import as_utc
 from tasks.records import Finding, Outcome, Transition, to_plain
+from tasks.report import ledger_table
 from tasks.stores import Stores
 
 if TYPE_CHECKING:
@@ -168,10 +168,7 @@ def _show(ledger: Ledger, model: str, findings: tuple[Finding, ...], *, as_json:
     if as_json:
         console.print_json(json.dumps(to_plain({"history": history, "findings": findings})))
         return
-    table = Table("", "action", "version", "state", "took effect", "by", "reason", title=model)
-    for row in history:
-        table.add_row(str(row.seq), row.action, row.version, row.state, _told(row.applied_at), row.actor, row.reason)
-    console.print(table)
+    console.print(ledger_table(history))
     fine = sum(finding.outcome == "ok" for finding in findings)
     for finding in findings:
         if finding.outcome != "ok":
