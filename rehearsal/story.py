@@ -218,7 +218,7 @@ def scrambled(stage: Stage) -> str:
     frame.to_csv(folder / "data" / "scrambled.csv", index=False)
     return derive(
         Path(stage.policy),
-        folder / "scrambled.yaml",
+        folder / "scrambled.variant",  # one model has one policy in a folder
         source=str(folder / "data" / "scrambled.csv"),
         timestamp="at",
         history=False,

@@ -51,8 +51,8 @@ def little(place: str) -> Iterator[None]:
         told = str(error)
         if Full.told_by(error):
             raise Full(
-                f"there is no room left for MLflow at {place}; what had been begun stays in the ledger as intended. "
-                "Make room on its disk, and run again: the next flow completes it"
+                f"there is no room left for MLflow at {place}, or its disk is broken; what had been begun stays in the "
+                "ledger as intended. Make room on its disk, and run again: the next flow completes it"
             ) from error
         if not told.startswith("API request to"):  # an answer, although not a pleasant one
             raise

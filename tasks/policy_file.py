@@ -34,6 +34,8 @@ _PLACEHOLDERS: dict[KeyPath, Any] = {
 _MEANT: dict[KeyPath, KeyPath] = {("triggers",): ("triggers", "retrain_when")}
 # Values below these are the user's own: an empty one may mean None to the estimator.
 _FREE = (("training", "params"), ("training", "search", "space"))
+_SUFFIXES = {".yaml", ".yml"}
+_MODEL = re.compile(r"""^model:[ \t]*["']?([^\s"'#]+)""", re.MULTILINE)
 
 __all__ = ["PolicyError", "Problem", "load", "load_many", "read_aloud"]
 
@@ -162,9 +164,32 @@ def _load(path: Path, named: str | None, environment: Mapping[str, str]) -> Poli
     if check is not None and check.at_least is None:
         message = f"is missing, and {check.metric} has no usual value; add it, or write `performance: off`"
         draft.report(("gate", "performance", "at_least"), message)
+    if policy is not None and (other := _twin(path, policy.model)):
+        draft.report(("model",), _two_files(policy.model, other))
     if policy is None or draft.problems:
         raise PolicyError(sorted(draft.problems, key=sort_key))
     return _anchored(policy, text, draft)
+
+
+def _twin(path: Path, model: str) -> Path | None:
+    """Another policy file of the same folder for the same model: two flows would follow different rules for it.
+
+    What cannot be read is no twin; whoever loads it hears of it.
+    """
+    if path.suffix not in _SUFFIXES:
+        return None
+    for other in sorted(path.resolve().parent.iterdir()):
+        if other.suffix in _SUFFIXES and other.is_file() and other != path.resolve():
+            named = _MODEL.search(other.read_text("utf-8", errors="replace"))
+            if named is not None and named[1] == model:
+                return other
+    return None
+
+
+def _two_files(model: str, other: object) -> str:
+    return (
+        f"{model!r} has a policy in {other} too; one model has one policy. Remove one, or give a draft another ending"
+    )
 
 
 def _asked_for(
@@ -174,7 +199,7 @@ def _asked_for(
     for part in (part.strip() for part in (spec.split(",") if isinstance(spec, str) else spec)):
         try:
             if Path(part).is_dir() and part:
-                found += [(path, None) for path in sorted(Path(part).iterdir()) if path.suffix in {".yaml", ".yml"}]
+                found += [(path, None) for path in sorted(Path(part).iterdir()) if path.suffix in _SUFFIXES]
             elif set(part) & set("*?["):
                 found += [(path, None) for path in _matches(Path(part))]
             elif part:
@@ -195,8 +220,7 @@ def _models_with_two_files(policies: Iterable[Policy]) -> dict[str, Problem]:
     for policy in policies:
         other = first.setdefault(_prefix(policy.model), policy)
         if other is not policy:
-            message = f"{policy.model!r} has a policy in {other.origin} too; one model has one policy, remove one"
-            twice[_prefix(policy.model)] = Problem(policy.origin, "model", message)
+            twice[_prefix(policy.model)] = Problem(policy.origin, "model", _two_files(policy.model, other.origin))
     return twice
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from tasks import dossier as dossiers
@@ -16,7 +15,7 @@ from tasks.dossier import RULES, Dossier
 from tasks.ledger import Decision, Ledger
 from tasks.plugins import PluginError, custom_metric
 from tasks.policy import Gate
-from tasks.records import Finding, GateEvidence, Outcome, Scores, ShadowEvidence, Standing, Verdict, to_plain
+from tasks.records import Finding, Outcome, ShadowEvidence, Standing, Verdict, to_plain
 
 _PAGE = 1_000
 _ROUNDING = 1e-9
@@ -118,23 +117,12 @@ def _triggers(**given: Any) -> Verdict:
     return triggers.decide(**given)
 
 
-def _gate(*, evidence: GateEvidence, rules: Gate, **given: Any) -> Verdict:
+def _gate(*, rules: Gate, **given: Any) -> Verdict:
     from tasks.decide import gate  # noqa: PLC0415  see above
 
-    production = None if evidence.production is None else _in_rows(evidence.production)
-    evidence = replace(evidence, candidate=_in_rows(evidence.candidate), production=production)
     named = {rule.metric for rule in (rules.performance, rules.regression) if rule is not None}
     custom = {metric: function for metric in named if (function := custom_metric(metric)) is not None}
-    return gate.judge(evidence, rules, custom=custom, **given)
-
-
-def _in_rows(scores: Scores) -> Scores:
-    """The same scores, laid out as they come back from the ledger: a sum over another layout rounds differently."""
-    import numpy as np  # noqa: PLC0415  see above
-
-    probability = None if scores.probability is None else np.ascontiguousarray(scores.probability)
-    truth, prediction = np.ascontiguousarray(scores.truth), np.ascontiguousarray(scores.prediction)
-    return replace(scores, truth=truth, prediction=prediction, probability=probability)
+    return gate.judge(rules=rules, custom=custom, **given)
 
 
 def _shadow(*, evidence: ShadowEvidence | None, rules: Any, nothing: str = "") -> Verdict:

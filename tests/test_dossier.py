@@ -234,9 +234,11 @@ FINDING = {"name": "a", "outcome": "ok", "reason": "r"}
         body({"~section": "Shadow", "fields": {"tolerated": 0.1}}),
         body({"~array": "|O", "shape": [1], "data": "AAAAAAAAAAA="}),
         body({"~array": "<f8", "shape": [2], "data": "AAAAAAAAAAA="}),
+        body({"~array": "<c8", "shape": [1], "data": "AAAAAAAAAAA="}),
         body({"~moment": "yesterday"}),
         body({"~float": [1]}),
     ],
+    ids=zlib.adler32,
 )
 def test_bytes_that_are_no_dossier_are_told_and_build_nothing(bad: bytes) -> None:
     with pytest.raises(Unreadable, match="the evidence"):

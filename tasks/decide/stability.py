@@ -160,7 +160,7 @@ def _score_columns(ours: Scores, theirs: Scores, *, regression: bool) -> tuple[F
 def _spearman(first: Floats, second: Floats) -> float:
     a, b = midranks(first), midranks(second)
     a, b = a - a.mean(), b - b.mean()
-    # Not a @ b, whose last digits depend on how many threads the linear algebra has: a verdict can be reached again.
+    # Not a @ b: of many rows its last digits hang on how many threads there are, and a verdict is to be reached again.
     return float(np.clip(np.sum(a * b) / math.sqrt(np.sum(a * a) * np.sum(b * b)), -1, 1))
 
 

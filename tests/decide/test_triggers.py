@@ -306,3 +306,45 @@ def test_a_verdict_is_plain_json() -> None:
     json.dumps(to_plain(verdict), allow_nan=False)
     for one in verdict.findings:
         json.dumps([one.value, one.interval, one.n, dict(one.evidence)])
+
+
+# After a rollback.
+
+
+def rolled_back(hours_ago: float) -> dict[str, object]:
+    return {"rolled_back_from": "4", "rolled_back_at": NOW - timedelta(hours=hours_ago)}
+
+
+def test_no_trigger_retrains_right_after_a_rollback() -> None:
+    rules = Triggers(age=timedelta(days=14))
+    assert decide(signals(drifted=7), rules).decision == "retrain"
+    verdict = decide(signals(drifted=7, **rolled_back(3)), rules)
+    assert verdict.decision == "keep"
+    assert "fired, but version 4 was rolled back from 3 hours ago, and no trigger counts before" in verdict.reason
+    assert finding(verdict, "age").outcome == "breach", "what fired is still told"
+    assert finding(verdict, "cool_down").evidence["rolled_back_from"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("hours", "rules"),
+    [
+        (24, Triggers(age=timedelta(days=14))),
+        (3, Triggers(age=timedelta(days=14), rollback_cool_down=timedelta(hours=3))),
+        (3, Triggers(age=timedelta(days=14), rollback_cool_down=None)),
+    ],
+)
+def test_after_the_cool_down_triggers_count_again(hours: float, rules: Triggers) -> None:
+    verdict = decide(signals(**rolled_back(hours)), rules)
+    assert verdict.decision == "retrain"
+    assert all(one.name != "cool_down" for one in verdict.findings)
+
+
+def test_an_event_with_its_reason_retrains_all_the_same_and_the_rollback_is_told() -> None:
+    verdict = decide(signals(event="the data are mended", **rolled_back(1)), Triggers())
+    assert verdict.decision == "retrain"
+    assert finding(verdict, "cool_down").reason in verdict.reason or "cool_down" in verdict.reason
+
+
+def test_a_model_without_production_does_not_cool_down() -> None:
+    first = Signals(now=NOW, rolled_back_from="4", rolled_back_at=NOW)
+    assert decide(first, Triggers()).decision == "retrain"

@@ -153,8 +153,11 @@ class Scene:
         return name
 
     def policy(self, name: str = "", **changes: Any) -> str:
-        """Write the policy with some keys changed, and return its path; changed ones have a file of their own."""
-        path = self.home / f"{name or ('changed' if changes else 'churn')}.yaml"
+        """Write the policy with some keys changed, and return its path; changed ones have a file of their own.
+
+        Those do not end in .yaml: one model has one policy in a folder.
+        """
+        path = self.home / (f"{name or 'changed'}.variant" if name or changes else "churn.yaml")
         path.write_text(yaml.safe_dump(merged(POLICY, changes), sort_keys=False), encoding="utf-8")
         return str(path)
 

@@ -90,7 +90,7 @@ def test_one_version_is_in_production_and_its_run_answers_every_question_about_i
     assert {"backstop.thresholds", "backstop.trained", "backstop.holdout", "backstop.flow_run_id"} <= set(run.data.tags)
     assert {"holdout_accuracy", "train_accuracy", "holdout_f1_weighted"} <= set(run.data.metrics)
     folder = Path(first.client.download_artifacts(version.run_id, ""))
-    assert (folder / "policy.yaml").read_text("utf-8") == (first.home / "full.yaml").read_text("utf-8")
+    assert (folder / "policy.yaml").read_text("utf-8") == (first.home / "full.variant").read_text("utf-8")
     assert profiles.from_json((folder / "profile.json").read_text("utf-8")) == profile
     assert (folder / "triggers.json").is_file()
 
