@@ -60,7 +60,7 @@ history: $(STAMP) ## Who served, since when, decided by what, and is the ledger 
 	$(BIN)/python -m tasks.audit "$(MODEL)" $(if $(AT),--at "$(AT)")
 
 test: $(STAMP) ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

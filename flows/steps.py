@@ -55,7 +55,17 @@ DRY_RUN = "DryRun"
 
 
 class ClockBackwards(RuntimeError):
-    """The run's moment lies before something that the ledger has seen already."""
+    """The run's moment lies before something that the ledger has seen already.
+
+    Attributes:
+        problems: The same every minute, so that a person is told once.
+    """
+
+    def __init__(self, model: str, now: datetime, moved_at: datetime) -> None:
+        happened = f"{model}'s newest transition took effect at {moved_at:%Y-%m-%d %H:%M:%S} UTC"
+        remedy = "correct this machine's clock (or as_of). Nothing was changed"
+        self.problems = (f"the moment of this run lies before {happened}: {remedy}",)
+        super().__init__(f"this run is for {now:%Y-%m-%d %H:%M:%S} UTC, and {happened}, which is later: {remedy}")
 
 
 def step(function: Callable[P, R], *, name: str | None = None) -> Callable[P, Awaitable[R]]:
@@ -100,11 +110,7 @@ def see_clock(case: Case, standing: Standing) -> None:
         ClockBackwards: When it is, by more than machines differ; every window of time would be judged wrongly.
     """
     if standing.moved_at is not None and standing.moved_at - case.now > _SKEW:
-        raise ClockBackwards(
-            f"this run is for {case.now:%Y-%m-%d %H:%M:%S} UTC, and {case.model}'s newest transition took effect at "
-            f"{standing.moved_at:%Y-%m-%d %H:%M:%S} UTC, which is later: correct this machine's clock (or as_of). "
-            "Nothing was changed"
-        )
+        raise ClockBackwards(case.model, case.now, standing.moved_at)
 
 
 def reconcile(case: Case) -> tuple[Finding, ...]:

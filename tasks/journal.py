@@ -280,6 +280,11 @@ class Journal:
         stored = self._version(model, version)
         return None if stored is None or stored.profile is None else json.loads(stored.profile)
 
+    def run_of(self, model: str, version: str) -> str | None:
+        """The MLflow run that made a version, or None where it was made elsewhere or is not described."""
+        stored = self._version(model, version)
+        return None if stored is None else stored.run_id
+
     def digest(self, model: str, version: str) -> str | None:
         """SHA-256 of the artifact as it was when the version was described, or None."""
         stored = self._version(model, version)
@@ -339,7 +344,8 @@ class Journal:
         if stored.digest != digest or any(getattr(stored, name) != value for name, value in values.items()):
             raise ValueError(
                 f"version {version} of {model} is described already, with digest {stored.digest[:12]}, and this is "
-                f"{digest[:12]} or another run or profile; a version never changes. Register a new one"
+                f"{digest[:12]} or another run or profile; a version never changes. Register a new one; where the "
+                "model was deleted in MLflow its numbers began anew, and every run takes the next one until one is free"
             )
 
 

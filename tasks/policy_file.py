@@ -6,6 +6,7 @@ import copy
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def load(name_or_path: str | Path, environment: Mapping[str, str] = os.environ) 
         PolicyError: Lists every problem at once.
     """
     path, named = _find(str(name_or_path), environment)
-    return _load(path, named, environment)
+    return _load(path, named, environment, {})
 
 
 def load_many(spec: str | list[str], environment: Mapping[str, str] = os.environ) -> tuple[Policy, ...]:
@@ -133,11 +134,12 @@ def load_many(spec: str | list[str], environment: Mapping[str, str] = os.environ
     """
     policies: dict[Path, Policy] = {}
     problems: list[Problem] = []
+    folders: dict[Path, dict[Path, str]] = {}
     for path, named in _asked_for(spec, environment, problems):
         if path.resolve() in policies:
             continue
         try:
-            policies[path.resolve()] = _load(path, named, environment)
+            policies[path.resolve()] = _load(path, named, environment, folders)
         except PolicyError as error:
             problems.extend(error.problems)
     if not policies and not problems:
@@ -150,7 +152,9 @@ def load_many(spec: str | list[str], environment: Mapping[str, str] = os.environ
     return tuple(policies.values())
 
 
-def _load(path: Path, named: str | None, environment: Mapping[str, str]) -> Policy:
+def _load(
+    path: Path, named: str | None, environment: Mapping[str, str], folders: dict[Path, dict[Path, str]]
+) -> Policy:
     draft = _Draft(path)
     text = _read(path)
     _parse(text, draft)
@@ -164,26 +168,40 @@ def _load(path: Path, named: str | None, environment: Mapping[str, str]) -> Poli
     if check is not None and check.at_least is None:
         message = f"is missing, and {check.metric} has no usual value; add it, or write `performance: off`"
         draft.report(("gate", "performance", "at_least"), message)
-    if policy is not None and (other := _twin(path, policy.model)):
+    if policy is not None and (other := _twin(path, policy.model, folders)):
         draft.report(("model",), _two_files(policy.model, other))
     if policy is None or draft.problems:
         raise PolicyError(sorted(draft.problems, key=sort_key))
     return _anchored(policy, text, draft)
 
 
-def _twin(path: Path, model: str) -> Path | None:
+def _twin(path: Path, model: str, folders: dict[Path, dict[Path, str]]) -> Path | None:
     """Another policy file of the same folder for the same model: two flows would follow different rules for it.
 
-    What cannot be read is no twin; whoever loads it hears of it.
+    Args:
+        path: Of the policy.
+        model: Its model.
+        folders: What was found in each folder so far; a watch over many policies reads each of them once for this.
     """
     if path.suffix not in _SUFFIXES:
         return None
-    for other in sorted(path.resolve().parent.iterdir()):
-        if other.suffix in _SUFFIXES and other.is_file() and other != path.resolve():
-            named = _MODEL.search(other.read_text("utf-8", errors="replace"))
-            if named is not None and named[1] == model:
-                return other
-    return None
+    folder = path.absolute().parent
+    if folder not in folders:
+        folders[folder] = _models_in(folder)
+    found = folders[folder].items()
+    return next((other for other, named in found if named == model and other.resolve() != path.resolve()), None)
+
+
+def _models_in(folder: Path) -> dict[Path, str]:
+    """The model that each policy file of a folder names; what cannot be read names none, whoever loads it hears it."""
+    named: dict[Path, str] = {}
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            with suppress(OSError):
+                text = path.read_text("utf-8-sig", errors="replace") if path.suffix in _SUFFIXES else ""
+                if model := _MODEL.search(text):
+                    named[path] = model[1]
+    return named
 
 
 def _two_files(model: str, other: object) -> str:

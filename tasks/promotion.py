@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tasks import artifact
 from tasks.case import Case
 from tasks.dossier import Dossier
 from tasks.evidence import for_shadow
@@ -254,7 +255,10 @@ def _move(
         return None
     registry = case.registry()
     if action == "promote":
-        registry.fetch(case.ledger, case.model, version)
+        folder = registry.fetch(case.ledger, case.model, version)
+        if case.ledger.digest(case.model, version) is None:  # made elsewhere: from now on it cannot be swapped either
+            digest, size = artifact.digest(folder), artifact.size(folder)
+            case.ledger.describe_external(case.model, version, digest=digest, size=size)
     return registry.move(
         case.ledger,
         standing,

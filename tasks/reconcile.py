@@ -24,6 +24,7 @@ class _Meeting:
 
     Attributes:
         registry: MLflow's side.
+        ledger: What is known of the versions.
         held: The ledger's side.
         adopt: What was changed outside is taken as the truth.
         at: When this happens.
@@ -31,6 +32,7 @@ class _Meeting:
     """
 
     registry: Registry
+    ledger: Ledger
     held: Held
     adopt: bool
     at: datetime
@@ -42,6 +44,11 @@ class _Meeting:
 
     def view(self) -> View:
         return self.registry.view(self.model)
+
+    def there(self, version: str) -> bool:
+        """Whether MLflow has this version, and not another of the same number: those of a deleted model come again."""
+        view, run = self.view(), self.ledger.run_of(self.model, version)
+        return version in view.versions and run in {None, view.runs.get(version)}
 
 
 def reconcile(
@@ -72,7 +79,7 @@ def reconcile(
         MlflowAway: When MLflow does not answer.
     """
     with registry.holding(ledger, model) as held:
-        meeting = _Meeting(registry, held, external == "adopt", at, trail)
+        meeting = _Meeting(registry, ledger, held, external == "adopt", at, trail)
         findings = (*_finish(meeting), *_production(meeting), *_champion(meeting), *_staging(meeting))
         standing = held.standing()
     return (*findings, *_described(registry, ledger, standing))
@@ -85,7 +92,7 @@ def _finish(meeting: _Meeting) -> tuple[Finding, ...]:
         return ()
     what = f"{pending.action} of version {pending.version} (transition {pending.seq}, trail {pending.trail})"
     begun = f"{pending.actor} began the {what} on {pending.at:%Y-%m-%d %H:%M} and did not finish it"
-    if pending.version not in meeting.view().versions:
+    if not meeting.there(pending.version):
         meeting.held.settle(pending, "abandoned")
         return (_found(f"{begun}; the version is gone from MLflow, so it was given up", seq=pending.seq),)
     meeting.registry.apply(meeting.held, pending)
@@ -97,7 +104,8 @@ def _production(meeting: _Meeting) -> tuple[Finding, ...]:
     """What MLflow has in Production against what the ledger says."""
     standing, view = meeting.held.standing(), meeting.view()
     if view.production == (() if standing.production is None else (standing.production,)):
-        return ()
+        another = standing.production is not None and not meeting.there(standing.production)
+        return _repaired(meeting, standing, view) if another else ()
     if standing.production is None:
         return _taken_over(meeting, view)
     others = tuple(version for version in view.production if version != standing.production)
@@ -147,10 +155,12 @@ def _repaired(meeting: _Meeting, standing: Standing, view: View) -> tuple[Findin
     """Put the ledger's version back into Production, where it still exists."""
     version = str(standing.production)
     now = f"versions {', '.join(view.production)}" if view.production else "nothing"
-    if version not in view.versions:
+    if not meeting.there(version):
+        another = f" (the version {version} that it has now is another one)" if version in view.versions else ""
         reason = (
             f"version {version} of {meeting.model} should be in Production and was deleted from MLflow, which has "
-            f"{now} there; nothing was changed. Roll back (flows.rollback) or promote another version (flows.promote)"
+            f"{now} there{another}; nothing was changed. Roll back (flows.rollback) or promote another version "
+            "(flows.promote)"
         )
         return (_found(reason),)
     meeting.registry.serve(meeting.model, version)
@@ -177,7 +187,7 @@ def _instead(meeting: _Meeting, standing: Standing, view: View) -> str:
 def _champion(meeting: _Meeting) -> tuple[Finding, ...]:
     """The alias follows the stage."""
     version, view = meeting.held.standing().production, meeting.view()
-    if version is None or view.production != (version,) or view.champion == version:
+    if version is None or view.production != (version,) or view.champion == version or not meeting.there(version):
         return ()
     meeting.registry.serve(meeting.model, version)
     was = "was missing" if view.champion is None else f"pointed to version {view.champion}"
@@ -188,9 +198,11 @@ def _staging(meeting: _Meeting) -> tuple[Finding, ...]:
     """The candidate that waits, against what MLflow has in Staging. What others keep in Staging is their own affair."""
     standing, view = meeting.held.standing(), meeting.view()
     version = standing.staged
-    if version is None or (version in view.staging and view.challenger == version):
+    if version is None:
         return ()
-    gone = version not in view.versions
+    gone = not meeting.there(version)
+    if not gone and version in view.staging and view.challenger == version:
+        return ()
     if gone or (meeting.adopt and version not in view.staging):
         reason = f"version {version} of {meeting.model} waited in Staging and was {'deleted' if gone else 'taken out'}"
         reason += " outside Backstop; it is given up"

@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class View:
         champion: Version that the alias points to, or None.
         challenger: Version that the alias points to, or None.
         versions: All that exist, the oldest first.
+        runs: The run that each was made in, where it was made in one.
     """
 
     production: tuple[str, ...] = ()
@@ -66,6 +67,7 @@ class View:
     champion: str | None = None
     challenger: str | None = None
     versions: tuple[str, ...] = ()
+    runs: Mapping[str, str] = field(default_factory=dict)
 
 
 class Registry:
@@ -89,7 +91,8 @@ class Registry:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return View()
             raise
-        stages = {str(found.version): found.current_stage for found in self._every_version(model)}
+        every = {str(found.version): found for found in self._every_version(model)}
+        stages = {version: found.current_stage for version, found in every.items()}
         ordered = sorted(stages, key=int)
         return View(
             production=tuple(version for version in ordered if stages[version] == "Production"),
@@ -97,6 +100,7 @@ class Registry:
             champion=_text(aliases.get(CHAMPION)),
             challenger=_text(aliases.get(CHALLENGER)),
             versions=tuple(ordered),
+            runs={version: str(found.run_id) for version, found in every.items() if found.run_id},
         )
 
     def move(

@@ -179,7 +179,7 @@ def test_half_of_a_binary_probability_is_kept_only_where_it_says_everything() ->
 @pytest.mark.parametrize(
     "value",
     [np.array([object()]), np.array(["a"]), np.array([1j]), {1, 2}, object(), print, policy.Approval(), Span, b"x"],
-    ids=str,
+    ids=["objects", "text", "complex", "set", "object", "function", "section", "class", "bytes"],
 )
 def test_what_no_judge_takes_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="cannot be kept as evidence"):

@@ -55,13 +55,15 @@ def _holds(findings: tuple[Finding, ...], rules: Triggers) -> bool:
 
 def _verdict(findings: tuple[Finding, ...], *, fires: bool, rule: str = "any") -> Verdict:
     fired = [finding for finding in findings if finding.outcome == "breach"]
-    calm = [finding for finding in findings if finding.outcome in {"ok", "exempt"}]
+    calm = [finding for finding in findings if finding.outcome in {"ok", "exempt"} and finding.name != "cool_down"]
     unknown = [finding for finding in findings if finding.outcome == "unknown"]
     cooling = next((finding.reason for finding in findings if finding.name == "cool_down"), "")
     parts = [f"{finding.name}: {finding.reason}" for finding in fired]
     if not fires and fired:
         but = cooling or f"`{rule}` needs more"
         parts = [f"fired, but {but}: {', '.join(parts)}"]
+    elif cooling:
+        parts.append(f"although {cooling}" if fires else cooling)
     if calm:
         parts.append(_calm(calm, in_full=not fires))
     if unknown:

@@ -342,7 +342,14 @@ def test_after_the_cool_down_triggers_count_again(hours: float, rules: Triggers)
 def test_an_event_with_its_reason_retrains_all_the_same_and_the_rollback_is_told() -> None:
     verdict = decide(signals(event="the data are mended", **rolled_back(1)), Triggers())
     assert verdict.decision == "retrain"
-    assert finding(verdict, "cool_down").reason in verdict.reason or "cool_down" in verdict.reason
+    assert verdict.reason.startswith("Retrain model: true — event: the data are mended; although version 4 was rolled")
+
+
+def test_a_quiet_day_after_a_rollback_says_once_that_nothing_counts_yet() -> None:
+    verdict = decide(signals(**rolled_back(1)), Triggers())
+    assert verdict.decision == "keep"
+    assert verdict.reason.startswith("Retrain model: false — version 4 was rolled back from 1 hour ago")
+    assert verdict.reason.count("rolled back") == 1
 
 
 def test_a_model_without_production_does_not_cool_down() -> None:

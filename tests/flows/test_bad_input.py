@@ -407,3 +407,18 @@ def test_a_password_beside_a_name_that_is_not_set_is_not_shown(first: Scene) -> 
     assert ran.state.is_failed()
     assert "environment variable SHOP_HOST is not set" in str(ran.state.message)
     assert PASSWORD not in f"{ran.error}{ran.state.message}{first.messages()}{first.mark()}"
+
+
+def test_a_neighbour_that_cannot_be_read_or_is_the_same_file_is_no_second_policy(first: Scene) -> None:
+    path = Path(first.policy())
+    (path.parent / "current.yaml").symlink_to(path)
+    (path.parent / "gone.yaml").symlink_to(path.parent / "nowhere.yaml")
+    (path.parent / "folder.yaml").mkdir()
+    (path.parent / "latin.yaml").write_bytes("model: été".encode("latin-1"))
+    for name in ("churn.yaml", "current.yaml"):
+        assert load(path.parent / name).model == "churn"
+    (path.parent / "other.yml").write_text('\ufeffmodel: "churn"  # a copy', encoding="utf-8")
+    ran = first.run(retrain, QUIET)
+    assert "one model has one policy" in str(ran.error)
+    assert "other.yml" in str(ran.error)
+    assert first.view.production == ("1",)

@@ -38,6 +38,13 @@ def swap(scene: Scene, version: str, other: str) -> None:
     shutil.copy(source / "model.skops", target / "model.skops")
 
 
+def stranger(scene: Scene) -> str:
+    """Register a version by hand, with the files of version 1; its number."""
+    folder = scene.home / "from-a-friend"
+    shutil.copytree(scene.artifact("1"), folder)
+    return str(scene.client.create_model_version("churn", source=str(folder)).version)
+
+
 def hostile(scene: Scene, trace: Path) -> str:
     """Register a version by hand whose model is a pickle that leaves a trace; its number."""
     folder = scene.home / "from-a-stranger"
@@ -81,6 +88,34 @@ def test_a_rollback_does_not_go_to_files_that_changed(second: Scene) -> None:
     (tried,) = [one for one in ran.report.verdicts[-1].findings if one.name == "version 1 answers"]
     assert "were judged with" in tried.reason
     assert second.told()[-1] == "churn: version 2 is unhealthy, and nothing is eligible to go back to"
+
+
+@pytest.mark.slow  # a fresh process, twice
+def test_what_was_made_elsewhere_and_promoted_by_hand_cannot_be_swapped_from_then_on(first: Scene) -> None:
+    version = stranger(first)
+    word = {"reason": "a friend made it", "version": version, "override": True, "dry_run": False}
+    assert first.run(promote, CHANGED, **word).report.production == version
+    (first.home / "from-a-friend" / "MLmodel").write_text("flavors: none", encoding="utf-8")
+    again = first.run(promote, CHANGED + 1, **word)
+    assert "were judged with" in str(again.error)
+    back = first.run(rollback, CHANGED + 1, reason="who changed this", dry_run=False)
+    assert (back.report.decision, first.view.production) == ("rolled-back", ("1",))
+
+
+@pytest.mark.slow  # a training, and two fresh processes
+def test_a_pickle_is_judged_and_served_where_the_policy_trusts_it_and_nowhere_else(first: Scene) -> None:
+    off = {"shadow": "off", "gate": {"regression": "off", "stability": "off"}}
+    trusting = first.policy("trusting", training={"serialization": "pickle"}, **off)
+    made = first.run(retrain, CHANGED, policy=trusting, force=True, reason="an estimator that skops cannot hold")
+    assert (made.report.decision, first.view.production) == ("promoted", ("2",))
+    assert list(first.artifact("2").glob("*.pkl"))
+    first.run(rollback, CHANGED + 1, policy=trusting, reason="a test", dry_run=False)
+    word = {"reason": "it was the network", "version": "2", "override": True, "dry_run": False}
+    refused = first.run(promote, CHANGED + 2, **word)
+    assert "set `serialization: pickle` in the policy if you trust it" in str(refused.error)
+    assert first.view.production == ("1",)
+    assert first.run(promote, CHANGED + 2, policy=trusting, **word).report.production == "2"
+    assert first.view.production == ("2",)
 
 
 def test_a_hostile_pickle_is_never_run_whichever_way_it_came(first: Scene, tmp_path: Path) -> None:

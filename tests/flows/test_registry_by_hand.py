@@ -112,6 +112,44 @@ def test_a_model_that_was_deleted_as_a_whole_is_told_and_nothing_is_made_up(seco
     assert any(told in body for _, body in second.messages())
 
 
+def test_another_version_of_the_same_number_is_never_taken_for_the_one_that_served(second: Scene) -> None:
+    """Numbers begin anew where a model was deleted; nobody has judged what is version 2 then."""
+    run_id, source = second.version("1").run_id, second.version("1").source
+    second.client.delete_registered_model("churn")
+    failed = second.run(retrain, CHANGED + 1, force=True, reason="the model is gone")
+    assert "where the model was deleted in MLflow its numbers began anew" in str(failed.error)
+    assert second.view.versions == ("1",)
+    assert str(second.client.create_model_version("churn", source=source, run_id=run_id).version) == "2"
+    for click in (None, "Production"):
+        if click is not None:
+            second.click("2", click)
+        ran = second.run(retrain, CHANGED + 2, policy=second.policy(triggers={"retrain_when": "age"}))
+        assert (ran.report.decision, second.standing.production) == ("kept", "2")
+        assert second.view.production == (() if click is None else ("2",)), "left as it is"
+        assert "was deleted from MLflow" in second.messages()[-1][1]
+        assert "(the version 2 that it has now is another one); nothing was changed" in second.messages()[-1][1]
+    assert len(second.history) == 4
+
+
+@pytest.mark.slow  # a fresh process
+def test_a_rollback_leads_out_of_a_production_version_that_was_deleted(second: Scene) -> None:
+    second.client.delete_model_version("churn", "2")
+    refused = second.run(promote, CHANGED + 1, reason="a test", version="2", override=True, dry_run=False)
+    assert refused.error is not None
+    assert second.view.production == ()
+    ran = second.run(rollback, CHANGED + 1, reason="it was deleted", dry_run=False)
+    assert (ran.report.decision, second.view.production, second.view.champion) == ("rolled-back", ("1",), "1")
+    assert second.standing.quarantined == ("2",)
+
+
+def test_production_taken_out_by_hand_is_the_truth_where_the_policy_says_so(second: Scene) -> None:
+    stage(second, "2", "Archived")
+    ran = second.run(watch, CHANGED + MINUTE, policy=second.policy(external="adopt"))
+    assert (ran.report.decision, ran.report.production, second.view.production) == ("held", None, ())
+    assert second.history[-1].action == "external"
+    assert "churn: registry" in second.told()
+
+
 @pytest.mark.parametrize("flow", [promote, rollback])
 def test_a_version_that_does_not_exist_is_named_and_nothing_moves(second: Scene, flow: Any) -> None:
     asked = {"version": "99", "override": True} if flow is promote else {"to": "99"}
@@ -140,6 +178,15 @@ def test_a_clock_that_goes_backwards_is_refused(second: Scene, flow: str) -> Non
     assert f"took effect at {day(CHANGED):%Y-%m-%d %H:%M}" in str(ran.error)
     assert (second.view.production, second.history) == (("2",), before)
     assert second.told()[-1] == f"churn: {flow} failed, Production unchanged"
+
+
+def test_a_clock_that_stays_wrong_is_told_once_and_not_every_minute(second: Scene) -> None:
+    told = len(second.told())
+    for minute in range(3):
+        assert second.run(watch, CHANGED - 1 + minute * MINUTE).error is not None
+    assert second.told()[told:] == ["churn: watch failed, Production unchanged"]
+    assert second.run(watch, CHANGED - 1 + 40 * MINUTE).error is not None
+    assert len(second.told()) == told + 2, "after the silence deadline it is told again"
 
 
 def test_clocks_that_differ_by_a_minute_are_no_reason_to_stop(second: Scene) -> None:
