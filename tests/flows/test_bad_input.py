@@ -389,7 +389,11 @@ def test_no_secret_is_left_anywhere(
     assert done.report.candidate == "2"
     with first.case(QUIET).ledger as ledger:
         assert {sent.ok for sent in ledger.notifications("churn")} == {True, False}  # the hook was tried
-    kept = {path: path.read_bytes() for path in first.home.rglob("*") if path.is_file() and path.suffix != ".yaml"}
+    kept = {
+        path: path.read_bytes()
+        for path in first.home.rglob("*")
+        if path.is_file() and path.suffix not in {".yaml", ".variant"}
+    }
     kept |= {path: path.read_bytes() for path in (first.home / "artifacts").rglob("*.yaml")}
     assert any(path.name == "policy.yaml" for path in kept)
     prefect = logged(done) + logged(failed)

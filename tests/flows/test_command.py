@@ -163,4 +163,4 @@ def test_a_watch_in_which_one_model_fails_exits_with_one(first: Scene, prefect_a
     moment = (day(FIRST) + timedelta(hours=1)).isoformat()
     result = ask(watch, f"{first.policy()},{broken}", "--as-of", moment)
     assert result.exit_code == 1
-    assert "other.yaml:2: problem: 'binray' is not known" in result.output
+    assert "other.variant:2: problem: 'binray' is not known" in result.output
