@@ -99,6 +99,28 @@ class Full(OSError):
         return any(sign in said for sign in ("disk is full", "no space left on device", "disk i/o error"))
 
 
+class Lost(ConnectionError):
+    """A database server cannot be reached, or went away in the middle.
+
+    Attributes:
+        orig: What its driver said.
+    """
+
+    def __init__(self, url: str, orig: object) -> None:
+        self.orig = orig
+        said = (str(orig).strip() or type(orig).__name__).splitlines()[0]
+        super().__init__(
+            f"{url} does not answer ({said}); what was not committed did not happen, and what was begun is completed "
+            "or given up by the next run. See that the server runs, and run again"
+        )
+
+    @staticmethod
+    def told_by(error: OperationalError) -> bool:
+        """Whether this is what PostgreSQL's driver says then: there is no server left to give it a code."""
+        code = getattr(error.orig, "sqlstate", "")
+        return error.connection_invalidated or code is None or str(code).startswith(("08", "57P"))
+
+
 class Moment(TypeDecorator[datetime]):
     """An aware moment: given in any zone, kept in UTC, and aware again when it comes back.
 
@@ -210,12 +232,14 @@ class Database:
         try:
             yield
         except OperationalError as error:
-            if not Full.told_by(error):
-                raise
-            raise Full(
-                f"there is no room left for {self.url}, or its disk is broken ({error.orig}); nothing was written "
-                "there. Make room on its disk, and run again"
-            ) from error
+            if Full.told_by(error):
+                raise Full(
+                    f"there is no room left for {self.url}, or its disk is broken ({error.orig}); nothing was written "
+                    "there. Make room on its disk, and run again"
+                ) from error
+            if Lost.told_by(error):
+                raise Lost(self.url, error.orig) from error
+            raise
 
 
 def _prepare(database: Database, part: str, revision: str) -> None:

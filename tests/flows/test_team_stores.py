@@ -188,7 +188,7 @@ def test_a_ledger_that_dies_during_a_tick_ends_the_run_with_every_model_named(
     finally:
         postgres_server.start()
     assert isinstance(ran.error, WatchFailed)
-    assert "churn: OperationalError" in str(ran.error)
+    assert "churn: Lost: postgresql" in str(ran.error)
     assert "other: not watched, LedgerError" in str(ran.error)
     assert empty.told() == [
         "churn: watch failed, and the ledger does not answer: see in MLflow what is in Production",
