@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import ParamSpec, TypeVar
 
 from prefect import task
@@ -17,13 +17,14 @@ from prefect.context import get_run_context
 from prefect.exceptions import MissingContextError
 from prefect.states import Completed
 
-from tasks import notify
+from tasks import notify, reminder
 from tasks import report as reports
 from tasks.case import Case, open_case
 from tasks.dossier import Dossier
 from tasks.policy_file import load
 from tasks.records import Finding, Report, Standing, Transition, Verdict
 from tasks.retrial import reach
+from tasks.stores import Stores
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -194,7 +195,7 @@ def begin(flow: str, policy: str, *, actor: str, as_of: datetime | None, dry_run
 
 
 def not_begun(flow: str, policy: str, error: Exception, sinks: tuple[str, ...] = ()) -> None:
-    """Tell a person that a flow could not begin; there is no ledger to tell it.
+    """Tell a person that a flow could not begin; there is no ledger to tell it. Of a watch, not every minute.
 
     Args:
         flow: Its name.
@@ -205,6 +206,10 @@ def not_begun(flow: str, policy: str, error: Exception, sinks: tuple[str, ...] =
     everybody = os.environ.get("BACKSTOP_NOTIFY", "").split(",")
     sinks = tuple(dict.fromkeys(sinks)) or tuple(sink.strip() for sink in everybody if sink.strip())
     title = f"{policy}: {flow} could not begin, Production unchanged"
+    # The watch comes every minute, and an outage of the ledger is one piece of news.
+    home, now = Stores.from_environment().home, datetime.now(UTC)
+    if not sinks or (flow == "watch" and not reminder.due(home, f"{title}: {type(error).__name__}", now)):
+        return
     for delivery in notify.send(sinks, title=title, body=f"{type(error).__name__}: {error}"):
         if not delivery.ok:
             _log.error("%s was not told that %s could not begin: %s", delivery.sink, flow, delivery.error)

@@ -163,6 +163,9 @@ def test_a_watch_without_a_ledger_fails_once_and_tells_a_person_once(
     assert title == "churn, other: watch could not begin, Production unchanged"
     assert "see that BACKSTOP_LEDGER" in body
 
+    assert isinstance(run(watch, policy=two_models(empty)).error, WatchFailed)
+    assert len(empty.messages()) == 1, "a minute later it is no news"
+
     # Without sinks of their own, those of the environment; and a dry run tells nobody.
     silent = empty.policy("silent", notify=[])
     monkeypatch.setenv("BACKSTOP_NOTIFY", f"file:{empty.home}/told.jsonl")
