@@ -255,7 +255,7 @@ def _move(
         return None
     registry = case.registry()
     if action == "promote":
-        folder = registry.fetch(case.ledger, case.model, version)
+        folder = registry.fetch(case.ledger, case.model, version, fresh=True)
         if case.ledger.digest(case.model, version) is None:  # made elsewhere: from now on it cannot be swapped either
             digest, size = artifact.digest(folder), artifact.size(folder)
             case.ledger.describe_external(case.model, version, digest=digest, size=size)

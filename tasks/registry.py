@@ -244,11 +244,17 @@ class Registry:
             )
         return folder
 
-    def fetch(self, ledger: Ledger, model: str, version: str) -> Path:
+    def fetch(self, ledger: Ledger, model: str, version: str, *, fresh: bool = False) -> Path:
         """The folder with the version's files, as they were when they were judged.
 
         A version that the ledger does not describe (it was promoted outside, and no reconcile has seen it) has no
         digest to hold against; its files are returned as they are. A copy that is there and right is not fetched again.
+
+        Args:
+            ledger: Open.
+            model: Registered name.
+            version: Whose files.
+            fresh: Look at what the store has now, and not at a copy: what goes to Production, others load from there.
 
         Raises:
             SwappedArtifact: When they have changed since.
@@ -256,7 +262,7 @@ class Registry:
         """
         expected = ledger.digest(model, version)
         copy = self._copies(model) / version
-        if expected is not None and copy.is_dir() and artifact.digest(copy) == expected:
+        if not fresh and expected is not None and copy.is_dir() and artifact.digest(copy) == expected:
             return copy
         folder = self.download(model, version)
         found = artifact.digest(folder)

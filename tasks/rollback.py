@@ -88,7 +88,7 @@ def try_out(case: Case, version: str) -> Finding:
     from tasks.scoring import answers_in_fresh_process  # noqa: PLC0415  the quiet path must not import scikit-learn
 
     try:
-        folder = case.registry().fetch(case.ledger, case.model, version)
+        folder = case.registry().fetch(case.ledger, case.model, version, fresh=True)
         answered, reason = answers_in_fresh_process(folder, case.policy)
     except Exception as error:  # noqa: BLE001  an artifact that cannot be fetched is a finding about it
         answered, reason = False, f"version {version} cannot be fetched: {error}"

@@ -403,6 +403,16 @@ def test_files_that_are_elsewhere_are_copied_once_and_again_when_the_copy_was_to
     assert [path.name for path in copy.parent.iterdir()] == ["1"], "nothing else is left behind"
 
 
+def test_a_right_copy_does_not_vouch_for_what_the_store_has_now(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = describe(place, "1")
+    monkeypatch.setattr(registry, "_local", lambda _: None)
+    copy = place.registry.fetch(place.ledger, "churn", "1")
+    (folder / "MLmodel").write_text("flavors: evil")
+    assert place.registry.fetch(place.ledger, "churn", "1") == copy
+    with pytest.raises(SwappedArtifact, match="were judged with"):
+        place.registry.fetch(place.ledger, "churn", "1", fresh=True)
+
+
 def test_ledger_and_mlflow_in_one_file_are_refused_because_they_would_wait_for_each_other(stores: Stores) -> None:
     with pytest.raises(ValueError, match="would wait for ever"):
         Registry(replace(stores, tracking=stores.ledger))

@@ -17,6 +17,8 @@ from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.watch import watch
 from rehearsal.traffic import Faults
+from tasks import registry
+from tasks.registry import Registry
 
 MINUTE = 1 / 1440
 
@@ -67,6 +69,20 @@ def test_a_candidate_whose_files_changed_after_the_gate_is_not_promoted(waiting:
     assert "nothing is loaded from them" in str(ran.error)
     assert (waiting.view.production, waiting.standing.production, waiting.standing.pending) == (("1",), "1", None)
     assert waiting.told()[-1] == "churn: retrain failed, Production unchanged"
+
+
+def test_files_that_changed_in_a_bucket_are_found_although_a_copy_from_before_is_right(
+    waiting: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as bucket, waiting.case(CHANGED).ledger as ledger:
+        bucket.setattr(registry, "_local", lambda _: None)  # as if MLflow kept its files in a bucket
+        copy = Registry(waiting.stores).fetch(ledger, "churn", "2")
+    assert copy.is_relative_to(waiting.home / "downloads")
+    swap(waiting, "2", "1")
+    monkeypatch.setattr(registry, "_local", lambda _: None)
+    ran = waiting.run(promote, CHANGED + 1, reason="it is better", version="2", dry_run=False, actor="ada")
+    assert "were judged with" in str(ran.error)
+    assert (waiting.view.production, waiting.standing.production) == (("1",), "1")
 
 
 def test_a_person_cannot_promote_files_that_changed_either(waiting: Scene) -> None:
