@@ -17,7 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 ARGS = $(if $(POLICY),--policy "$(POLICY)") $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := setup
-.PHONY: setup help demo replay history test lint format docs lock clean mlflow-ui prefect-ui
+.PHONY: setup help up down status demo replay history trail test lint format docs lock clean mlflow-ui prefect-ui
 
 setup: $(STAMP) ## Make .venv with the locked packages (the default)
 	@echo "Ready. 'make demo' shows one model's way there and back, 'make help' lists everything else."
@@ -50,6 +50,17 @@ $(STAMP): requirements.lock pyproject.toml
 	pathlib.Path(sysconfig.get_path("purelib"), "backstop.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
 	@touch $(STAMP)
 
+# PREFECT_PORT=, MLFLOW_PORT=, BACKSTOP_HOME= and DATABASE= choose where; they go to the commands as environment. A
+# password belongs into the environment (export DATABASE=...), not behind `make`, where other users can read it.
+up: $(STAMP) ## Start Prefect, MLflow and a worker on this machine, and deploy everything (see docs/deploy.md)
+	@$(BIN)/python -m stack.up
+
+down: $(STAMP) ## End exactly what `make up` started; all state stays
+	@$(BIN)/python -m stack.down
+
+status: $(STAMP) ## What of `make up` runs, and where the logs are
+	@$(BIN)/python -m stack.status
+
 demo: $(STAMP) ## Trigger, retrain, gate, promote, watch, roll back, in minutes (POLICY= and DATA= for your own)
 	$(BIN)/python -m rehearsal.demo $(ARGS)
 
@@ -58,6 +69,9 @@ replay: $(STAMP) ## Play history through a policy and see what it would have dec
 
 history: $(STAMP) ## Who served, since when, decided by what, and is the ledger intact (MODEL=, AT=)
 	$(BIN)/python -m tasks.audit "$(MODEL)" $(if $(AT),--at "$(AT)")
+
+trail: $(STAMP) ## The story of one version (ID= a trail, a model or model:version; HTML= a file to write it into)
+	$(BIN)/python -m flows.trail "$(ID)" $(if $(HTML),--html "$(HTML)")
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import flows  # noqa: F401  what it sets has to be set before Prefect is imported
 from benchmarks.acts import MODEL, NOW, PASSED, Act, Actor
 from benchmarks.crash_matrix import Nursery, Score, every_boundary
 from benchmarks.crash_site import Place

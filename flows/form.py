@@ -4,12 +4,48 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
+from pydantic import Field
 from pydantic.fields import FieldInfo
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+FOLDER = "policies"
+"""Where a project keeps its policies; a form names those that it finds there."""
+_ZONE = r"([Zz]|[+-]\d\d:?\d\d)$"
+"""End of a moment that says which zone it is in."""
+_WORDS = r"\S.{1,}\S"
+"""Blanks are no reason. (Prefect's page shows the pattern as Markdown, so it has no asterisks.)"""
+
+
+def a_policy(told: str = "A policy file or a model name.") -> Any:
+    """A field for a policy. It names those of the project: a choice would refuse the path of any other."""
+    known = sorted({path.stem for path in Path(FOLDER).glob("*.y*ml")})
+    here = f" Here: {', '.join(known[:12])}{', ...' if known[12:] else ''}." if known else ""
+    return Field(description=told + here, min_length=1, max_length=500, pattern=r"\S")
+
+
+def a_name(told: str) -> Any:
+    """A field for who decides."""
+    return Field(description=told, min_length=1, max_length=100, pattern=r"\S")
+
+
+def a_reason(told: str) -> Any:
+    """A field for a reason that must be given."""
+    return Field(description=told, min_length=3, max_length=500, pattern=_WORDS)
+
+
+def a_version(told: str) -> Any:
+    """A field for a version, as MLflow numbers them."""
+    return Field(description=told, pattern=r"^\d+$", max_length=10)
+
+
+def a_moment(told: str) -> Any:
+    """A field for a moment with its zone. The pattern is for Prefect's API; in Python it is a datetime already."""
+    return Field(description=told, json_schema_extra={"pattern": _ZONE})
 
 
 def explained(function: Callable[P, R]) -> Callable[P, R]:

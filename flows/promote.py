@@ -11,29 +11,28 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.form import explained
+from flows.form import a_moment, a_name, a_policy, a_reason, a_version, explained
+from flows.limits import longest
 from flows.steps import answered_for, begin, concluded, published, reconciled, step
 from tasks import promotion
 from tasks.case import Case
 from tasks.records import Report
 
 
-@flow(name="promote", flow_run_name="promote {policy}")
+@flow(name="promote", flow_run_name="promote {policy}", timeout_seconds=longest("promote"))
 @explained
 async def promote(
-    policy: Annotated[str, Field(description="A policy file or a model name.")],
+    policy: Annotated[str, a_policy()],
     *,
-    reason: Annotated[str, Field(min_length=3, max_length=500, description="Why. It is kept.")],
-    version: Annotated[
-        str | None, Field(pattern=r"^\d+$", description="Version to decide on; empty: the one in Staging.")
-    ] = None,
+    reason: Annotated[str, a_reason("Why. It is kept.")],
+    version: Annotated[str | None, a_version("Version to decide on; empty: the one in Staging.")] = None,
     decision: Annotated[Literal["promote", "reject"], Field(description="What to do with it.")] = "promote",
-    actor: Annotated[str, Field(min_length=1, description="Who decides.")] = "a person",
+    actor: Annotated[str, a_name("Who decides. It is kept.")] = "a person",
     override: Annotated[
         bool, Field(description="Promote although the gate did not pass it, or it was rejected or rolled back before.")
     ] = False,
     dry_run: Annotated[bool, Field(description="Show what would happen and change nothing.")] = True,
-    as_of: Annotated[datetime | None, Field(description="The moment to put down, with its zone; empty: now.")] = None,
+    as_of: Annotated[datetime | None, a_moment("The moment to put down, with its zone; empty: now.")] = None,
 ) -> Report:
     """Promote a version on a person's word, or take it out of Staging.
 
@@ -46,7 +45,7 @@ async def promote(
         async def run(case: Case) -> Report:
             return await _decide(case, version, decision, reason, override=override)
 
-        return await published(await answered_for(case, "promote", run))  # type: ignore[return-value]
+        return await published(await answered_for(case, "promote", run), case)  # type: ignore[return-value]
 
 
 async def _decide(case: Case, version: str | None, decision: str, reason: str, *, override: bool) -> Report:

@@ -2,37 +2,44 @@
 
 Requires: the policy's data source, a ledger and MLflow (`BACKSTOP_HOME`, or `BACKSTOP_LEDGER`, `BACKSTOP_REQUESTS` and
 `MLFLOW_TRACKING_URI`).
+
+Where nothing has changed since the last evaluation, that one stands, and what follows is not even imported.
 """
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from prefect import flow
+from prefect.logging import get_run_logger
 from pydantic import Field
 
-from flows.form import explained
-from flows.steps import answered_for, begin, concluded, published, reconciled, step
-from tasks import candidate as candidates
-from tasks import evidence, promotion
+from flows import pages
+from flows.form import a_moment, a_policy, explained
+from flows.limits import longest
+from flows.steps import answered_for, begin, concluded, published, reconciled, see_clock, step
+from tasks import freshness
 from tasks.case import Case, check_plugins
-from tasks.data import NothingNew
 from tasks.dossier import Dossier
 from tasks.records import Report, Standing, Verdict
+from tasks.report import training_name
 from tasks.retrial import reach
-from tasks.signals import observe
+
+if TYPE_CHECKING:
+    from tasks.candidate import Made
 
 _WOULD = {"promote": "promoted", "reject": "shadow-rejected", "wait": "waiting"}
 """What a dry run reports for each verdict of the shadow."""
 
 
-@flow(name="retrain", flow_run_name="retrain {policy}")
+@flow(name="retrain", flow_run_name="retrain {policy}", timeout_seconds=longest("retrain"))
 @explained
 async def retrain(
-    policy: Annotated[str, Field(description="A policy file or a model name.")],
+    policy: Annotated[str, a_policy()],
     *,
     force: Annotated[bool, Field(description="Retrain whatever the triggers say; needs a reason.")] = False,
     reason: Annotated[str, Field(max_length=500, description="Why, when it is forced. It is kept.")] = "",
@@ -40,7 +47,7 @@ async def retrain(
         Literal["low", "medium", "high", "critical"], Field(description="Of a forced retraining.")
     ] = "high",
     dry_run: Annotated[bool, Field(description="Show what would happen: no run, no version, no row.")] = False,
-    as_of: Annotated[datetime | None, Field(description="Judge as of this moment, with its zone; empty: now.")] = None,
+    as_of: Annotated[datetime | None, a_moment("Judge as of this moment, with its zone; empty: now.")] = None,
 ) -> Report:
     """Retrain when the policy's triggers say so, and promote only what passes the gate and the shadow.
 
@@ -52,33 +59,59 @@ async def retrain(
     with case.ledger:
 
         async def run(case: Case) -> Report:
-            return await _retrain(case, reason.strip() if force else None, urgency)
+            return await _retrain(case, reason.strip() if force else None, urgency, replayed=as_of is not None)
 
-        return await published(await answered_for(case, "retrain", run))  # type: ignore[return-value]
+        return await published(await answered_for(case, "retrain", run), case)  # type: ignore[return-value]
 
 
-async def _retrain(case: Case, event: str | None, urgency: str) -> Report:
+async def _retrain(case: Case, event: str | None, urgency: str, *, replayed: bool) -> Report:
+    asked = replayed or case.dry_run or event is not None  # whoever asks for a moment of their own, gets it looked at
+    if not asked and (quiet := await _unchanged(case)) is not None:
+        return quiet
+    from tasks import candidate as candidates  # noqa: PLC0415  seconds of imports, which the quiet path does without
+    from tasks.data import NothingNew  # noqa: PLC0415  see above
+    from tasks.signals import observe  # noqa: PLC0415  see above
+
     await step(check_plugins)(case.policy)
     standing = await reconciled(case)
     if standing.staged is not None and event is None:
         return await _judge_again(case, standing)
-    observed = await step(observe)(case, standing, event=event, urgency=urgency)  # type: ignore[arg-type]
-    dossier = Dossier("triggers", {"signals": observed.signals, "rules": case.policy.triggers})
+    observed = await step(observe, again=True)(case, standing, event=event, urgency=urgency)  # type: ignore[arg-type]
+    basis = None if replayed else observed.basis
+    dossier = Dossier("triggers", {"signals": observed.signals, "rules": case.policy.triggers}, basis=basis)
     why = reach(dossier)
     case.note(why, dossier)
     if why.decision == "keep":
         return concluded(case, "retrain", "kept", why.reason, verdicts=(why,))
     try:
-        parts = await step(candidates.divide)(case, observed.dataset, observed.signals.profile, asked=event is not None)
+        parts = await step(candidates.divide, name="split rows")(
+            case, observed.dataset, observed.signals.profile, asked=event is not None
+        )
     except NothingNew as nothing:
         return concluded(case, "retrain", "kept", f"{why.reason} Not retrained: {nothing}", verdicts=(why,))
+    # Hours may pass from here on, in which one wants to see what is being done, and why.
+    await pages.label(training_name(case.model, (why,), dry_run=case.dry_run), (case.trail,))
     with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
-        made = await step(candidates.make)(case, parts, why, Path(scratch))
-        judged = await step(_gate)(case, standing, made)
+        made = await step(candidates.make, name="train")(case, parts, why, Path(scratch), progress=pages.progress(case))
+        judged = await step(_gate, again=True)(case, standing, made)
         return await _follow(case, standing, made, (why, judged))
 
 
-def _gate(case: Case, standing: Standing, made: candidates.Made) -> Verdict:
+async def _unchanged(case: Case) -> Report | None:
+    """The report of the last evaluation, where it still stands; it is not put into the ledger a second time."""
+    standing = case.standing()
+    see_clock(case, standing)
+    try:
+        still = await asyncio.to_thread(freshness.still, case, standing)
+    except freshness.Unsure as why:
+        get_run_logger().info("Evaluated in full: %s", why)
+        return None
+    return concluded(case.on_trail(still.trail), "retrain", "kept", still.reason, verdicts=(still.verdict,))
+
+
+def _gate(case: Case, standing: Standing, made: Made) -> Verdict:
+    from tasks import evidence  # noqa: PLC0415  see _retrain()
+
     found = evidence.for_gate(case, standing, made)
     dossier = Dossier("gate", {"evidence": found, "rules": case.policy.gate, "problem": case.policy.problem})
     verdict = reach(dossier)
@@ -87,20 +120,24 @@ def _gate(case: Case, standing: Standing, made: candidates.Made) -> Verdict:
     return verdict
 
 
-async def _follow(case: Case, standing: Standing, made: candidates.Made, verdicts: tuple[Verdict, ...]) -> Report:
+async def _follow(case: Case, standing: Standing, made: Made, verdicts: tuple[Verdict, ...]) -> Report:
     """What the gate's verdict leads to."""
+    from tasks import promotion  # noqa: PLC0415  see _retrain()
+
     judged = verdicts[-1]
     version = made.candidate.version if made.candidate else None
     if judged.decision != "pass":
         decision = {"fail": "gate-failed"}.get(judged.decision, "gate-inconclusive")
         if version is not None:
-            await step(promotion.refuse)(case, standing, version, judged)
+            await step(promotion.refuse, again=True)(case, standing, version, judged)
         return concluded(case, "retrain", decision, judged.reason, verdicts=verdicts, candidate=version)
     if version is None:
-        compared = reach(await step(promotion.compare)(case, standing, made.fitted.model, made.profile))
+        compared = reach(
+            await step(promotion.compare, name="shadow", again=True)(case, standing, made.fitted.model, made.profile)
+        )
         line = f"the candidate would be staged; shadow says {compared.decision}: {compared.reason}"
         return concluded(case, "retrain", _WOULD[compared.decision], line, verdicts=(*verdicts, compared))
-    staged = await step(promotion.stage)(case, standing, version, judged)
+    staged = await step(promotion.stage, again=True)(case, standing, version, judged)
     return await _advance(case, staged, verdicts)
 
 
@@ -111,7 +148,9 @@ async def _judge_again(case: Case, standing: Standing) -> Report:
 
 async def _advance(case: Case, standing: Standing, verdicts: tuple[Verdict, ...]) -> Report:
     """From Staging to Production, as far as the evidence carries."""
-    step_taken = await step(promotion.advance)(case, standing)
+    from tasks import promotion  # noqa: PLC0415  see _retrain()
+
+    step_taken = await step(promotion.advance, name="shadow and promote", again=True)(case, standing)
     return concluded(
         case,
         "retrain",

@@ -11,27 +11,24 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.form import explained
+from flows.form import a_moment, a_name, a_policy, a_reason, a_version, explained
+from flows.limits import longest
 from flows.steps import answered_for, begin, concluded, published, reconciled, step
 from tasks.case import Case
 from tasks.records import Report
 from tasks.rollback import roll_back
 
 
-@flow(name="rollback", flow_run_name="rollback {policy}")
+@flow(name="rollback", flow_run_name="rollback {policy}", timeout_seconds=longest("rollback"))
 @explained
 async def rollback(
-    policy: Annotated[str, Field(description="A policy file or a model name.")],
+    policy: Annotated[str, a_policy()],
     *,
-    reason: Annotated[
-        str, Field(min_length=3, max_length=500, description="Why the present version has to go. It is kept.")
-    ],
-    to: Annotated[
-        str | None, Field(pattern=r"^\d+$", description="Version to go back to; empty: the newest known good.")
-    ] = None,
-    actor: Annotated[str, Field(min_length=1, description="Who asks for it.")] = "a person",
+    reason: Annotated[str, a_reason("Why the present version has to go. It is kept.")],
+    to: Annotated[str | None, a_version("Version to go back to; empty: the newest known good.")] = None,
+    actor: Annotated[str, a_name("Who asks for it. It is kept.")] = "a person",
     dry_run: Annotated[bool, Field(description="Show what would happen and change nothing.")] = True,
-    as_of: Annotated[datetime | None, Field(description="The moment to put down, with its zone; empty: now.")] = None,
+    as_of: Annotated[datetime | None, a_moment("The moment to put down, with its zone; empty: now.")] = None,
 ) -> Report:
     """Take the present Production version out of service and put the last version known good back.
 
@@ -44,7 +41,7 @@ async def rollback(
         async def run(case: Case) -> Report:
             return await _back(case, reason, to)
 
-        return await published(await answered_for(case, "rollback", run))  # type: ignore[return-value]
+        return await published(await answered_for(case, "rollback", run), case)  # type: ignore[return-value]
 
 
 async def _back(case: Case, reason: str, to: str | None) -> Report:

@@ -10,17 +10,19 @@ from datetime import UTC, datetime, timedelta
 from typing import ParamSpec, TypeVar
 
 from prefect import task
-from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State
 from prefect.context import get_run_context
 from prefect.exceptions import MissingContextError
 from prefect.states import Completed
 
+from flows import blocks, events, limits, pages
 from tasks import notify, reminder
 from tasks import report as reports
 from tasks.case import Case, open_case
 from tasks.dossier import Dossier
+from tasks.ledger import StaleDecision
+from tasks.policy import Policy
 from tasks.policy_file import load
 from tasks.records import Finding, Report, Standing, Transition, Verdict
 from tasks.retrial import reach
@@ -40,6 +42,10 @@ STATES = {
     "shadow-rejected": "ShadowRejected",
     "rejected": "Rejected",
     "waiting": "Waiting",
+    "awaiting": "AwaitingApproval",
+    "approved": "Approved",
+    "expired": "Expired",
+    "answered": "Answered",
     "rolled-back": "RolledBack",
     "healthy": "Healthy",
     "watching": "Watching",
@@ -69,18 +75,57 @@ class ClockBackwards(RuntimeError):
         super().__init__(f"this run is for {now:%Y-%m-%d %H:%M:%S} UTC, and {happened}, which is later: {remedy}")
 
 
-def step(function: Callable[P, R], *, name: str | None = None) -> Callable[P, Awaitable[R]]:
+class Begun(RuntimeError):
+    """An earlier try of a step got as far as the ledger, and what it began there was not finished when it failed."""
+
+    def __init__(self, called: str) -> None:
+        super().__init__(
+            f"an earlier try of {called!r} has begun a transition and failed in the middle; it is not begun twice. The "
+            "next tick of the watch, or the next run, completes it or gives it up"
+        )
+
+
+def step(function: Callable[P, R], *, name: str | None = None, again: bool = False) -> Callable[P, Awaitable[R]]:
     """A plain function as a Prefect task that runs in a thread.
 
     In a thread, so that hours of fitting do not silence the flow's heartbeat. Without caching: Prefect would hash the
-    inputs, and those are data and models.
+    inputs, and those are data and models. In a list it is called after the step and the model.
+
+    Args:
+        function: The step.
+        name: Of the task; empty: the function's.
+        again: It may be repeated when it failed for a reason that passes (see :func:`flows.limits.passing`): doing it
+            twice is doing it once.
     """
+    called = name or function.__name__.strip("_").replace("_", " ")
 
-    @task(name=name or function.__name__.strip("_").replace("_", " "), cache_policy=NO_CACHE, persist_result=False)
-    async def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.to_thread(function, *args, **kwargs)
+    async def start(*args: P.args, **kwargs: P.kwargs) -> R:
+        about = next((f" {one.model}" for one in args if isinstance(one, Case | Policy)), "")
 
-    return run
+        waits, tries = limits.delays() if again else [], 0
+
+        @task(
+            name=called,
+            task_run_name=f"{called}{about}",
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=len(waits),
+            retry_delay_seconds=waits,
+            retry_condition_fn=limits.worth_another_try,
+        )
+        async def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            nonlocal tries
+            tries += 1
+            try:
+                return await asyncio.to_thread(function, *args, **kwargs)
+            except StaleDecision as moved:
+                if tries == 1:
+                    raise
+                raise Begun(called) from moved
+
+        return await run(*args, **kwargs)
+
+    return start
 
 
 def flow_run_id() -> str | None:
@@ -99,7 +144,8 @@ async def reconciled(case: Case) -> Standing:
     """
     see_clock(case, case.standing())
     if not case.dry_run:
-        for finding in await step(reconcile)(case):
+        # The watch does not try again: its next tick does, within a minute.
+        for finding in await step(reconcile, again=case.actor != "flows.watch")(case):
             case.tell(f"{case.model}: registry", finding.reason)
     return case.standing()
 
@@ -159,17 +205,23 @@ def concluded(
     )
 
 
-async def leave_report(report: Report) -> None:
-    """Leave the report where people look."""
-    key = f"{report.flow}-{report.model}".lower().replace("_", "-")
-    await acreate_markdown_artifact(reports.markdown(report), key=key, description=report.line)
+leave_report = pages.leave
 
 
-async def published(report: Report) -> State[Report]:
-    """Leave the report where people look, and end in a state that is named after the decision."""
-    await leave_report(report)
+async def published(report: Report, case: Case | None = None) -> State[Report]:
+    """Leave the report where people look, and end in a state that is named after the decision.
+
+    Args:
+        report: Of the run.
+        case: Whose ledger has what the report shows in pictures.
+    """
+    actor = "" if case is None or case.actor.startswith("flows.") else case.actor
+    await pages.label(reports.run_name(report, actor), (report.trail,))
+    await pages.leave(report, case)
+    if case is not None:
+        await events.emit(case, events.of(report, case))
     name = DRY_RUN if report.dry_run else STATES[report.decision]
-    return Completed(name=name, message=report.line, data=report)
+    return Completed(name=name, message=reports.brief(report.line), data=report)
 
 
 def begin(flow: str, policy: str, *, actor: str, as_of: datetime | None, dry_run: bool) -> Case:
@@ -187,7 +239,7 @@ def begin(flow: str, policy: str, *, actor: str, as_of: datetime | None, dry_run
     try:
         loaded = load(policy)
         sinks = loaded.notify
-        return open_case(loaded, actor=actor, now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+        return open_case(loaded, actor=actor, now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run, block=blocks.tell)
     except Exception as error:
         if not dry_run:
             not_begun(flow, policy, error, sinks)
@@ -210,7 +262,7 @@ def not_begun(flow: str, policy: str, error: Exception, sinks: tuple[str, ...] =
     home, now = Stores.from_environment().home, datetime.now(UTC)
     if not sinks or (flow == "watch" and not reminder.due(home, f"{title}: {type(error).__name__}", now)):
         return
-    for delivery in notify.send(sinks, title=title, body=f"{type(error).__name__}: {error}"):
+    for delivery in notify.send(sinks, title=title, body=f"{type(error).__name__}: {error}", block=blocks.tell):
         if not delivery.ok:
             _log.error("%s was not told that %s could not begin: %s", delivery.sink, flow, delivery.error)
 
@@ -224,11 +276,26 @@ async def answered_for(case: Case, flow: str, run: Callable[[Case], Awaitable[Re
     try:
         return await run(case)
     except Exception as error:
-        _answer_for(case, flow, error)
+        told = _answer_for(case, flow, error)
+        await events.emit(case, events.of(_broken(case, flow, error), case, told=told))
+        if flow != "watch":  # which names its run after all of its models
+            await pages.label(f"{flow} {case.model}: failed", (case.trail,))
+        raise
+    except asyncio.CancelledError:
+        limit = f"it took longer than BACKSTOP_TIMEOUT_{flow.upper()} allows, or somebody interrupted it"
+        _answer_for(case, flow, TimeoutError(f"{flow} was ended in the middle: {limit}"))
         raise
 
 
-def _answer_for(case: Case, flow: str, error: Exception) -> None:
+def _broken(case: Case, flow: str, error: Exception) -> Report:
+    """The report of a run that failed; of what is in Production it says only what is known without the ledger."""
+    line = f"{type(error).__name__}: {error}"
+    at, trail = case.now, case.trail
+    return Report(model=case.model, flow=flow, decision="failed", line=line, at=at, trail=trail, dry_run=case.dry_run)
+
+
+def _answer_for(case: Case, flow: str, error: Exception) -> bool:
+    """Put a failure down and tell it; False when it was told lately."""
     # DataError, told by what it carries: importing its module would put pandas on the quiet path of the watch.
     listed: tuple[str, ...] = getattr(error, "problems", ())
     problems = tuple(map(str, listed)) or (f"{type(error).__name__}: {error}",)
@@ -236,7 +303,7 @@ def _answer_for(case: Case, flow: str, error: Exception) -> None:
     kept = reach(dossier)
     try:
         if flow == "watch" and case.told_lately("failed", kept.reason):
-            return  # it fails every minute until somebody mends it; the run's own state says so every time
+            return False  # it fails every minute until somebody mends it; the run's own state says so every time
         case.note(kept, dossier)
     except Exception as broken:  # noqa: BLE001  a ledger that cannot be written must not hide the error itself
         problems = (*problems, f"and the ledger could not be told: {type(broken).__name__}: {broken}")
@@ -247,6 +314,7 @@ def _answer_for(case: Case, flow: str, error: Exception) -> None:
         )
     except Exception:  # noqa: BLE001  see above
         _log.exception("the notification that %s of %s failed could not be put into the ledger", flow, case.model)
+    return True
 
 
 def _left(case: Case) -> str:

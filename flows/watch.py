@@ -17,19 +17,21 @@ from prefect.client.schemas import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.form import explained
+from flows import blocks, events, pages
+from flows.form import a_moment, a_policy, explained
+from flows.limits import longest
 from flows.steps import (
     DRY_RUN,
     STATES,
     answered_for,
     concluded,
     flow_run_id,
-    leave_report,
     not_begun,
     reconciled,
     see_clock,
-    step,
 )
+from flows.suspended import Tidy
+from tasks import approval
 from tasks import watch as watching
 from tasks.case import Case, LedgerError, open_case
 from tasks.glance import Glance
@@ -37,7 +39,14 @@ from tasks.ledger import StaleDecision
 from tasks.policy import Policy
 from tasks.policy_file import PolicyError, load_many
 from tasks.records import Report
+from tasks.report import SERIOUS, brief, tick_name
 from tasks.stores import Stores
+
+_SERIOUS = (
+    *("rolled-back", "held", "expired", "first-promoted", "promoted", "shadow-rejected", "approved"),
+    *("watching", "healthy", "waiting", "answered"),
+)
+"""What a tick can come to; its run is named after the first of these."""
 
 
 class WatchFailed(RuntimeError):
@@ -57,13 +66,13 @@ class WatchFailed(RuntimeError):
         super().__init__(f"{looked}: {told}")
 
 
-@flow(name="watch", flow_run_name="watch {policy}")
+@flow(name="watch", flow_run_name="watch {policy}", timeout_seconds=longest("watch"))
 @explained
 async def watch(
-    policy: Annotated[str, Field(description="A policy file, a model name, a folder, a glob, or several with commas.")],
+    policy: Annotated[str, a_policy("A policy file, a model name, a folder, a glob, or several with commas.")],
     *,
     dry_run: Annotated[bool, Field(description="Show what would happen and change nothing.")] = False,
-    as_of: Annotated[datetime | None, Field(description="Judge as of this moment, with its zone; empty: now.")] = None,
+    as_of: Annotated[datetime | None, a_moment("Judge as of this moment, with its zone; empty: now.")] = None,
 ) -> list[Report]:
     """Look at the version that serves, and roll it back when the evidence says that it is unhealthy.
 
@@ -71,10 +80,12 @@ async def watch(
     """
     reports: list[Report] = []
     policies, broken = _readable(policy, dry_run=dry_run)
-    glance = Glance(Stores.from_environment().tracking)
+    glance, tidy = Glance(Stores.from_environment().tracking), Tidy()
     for number, loaded in enumerate(policies):
         try:
-            case = open_case(loaded, actor="flows.watch", now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run)
+            case = open_case(
+                loaded, actor="flows.watch", now=as_of, flow_run_id=flow_run_id(), dry_run=dry_run, block=blocks.tell
+            )
         except LedgerError as error:  # all models have the same ledger, and would wait as long for the same answer
             broken += _unwatched(policies[number:], error, dry_run=dry_run)
             break
@@ -83,6 +94,12 @@ async def watch(
                 reports.append(await answered_for(case, "watch", partial(_tick, glance=glance)))
             except Exception as error:  # noqa: BLE001  one model's failure never stops the others
                 reports.append(_failed(case, error))
+            reports += await _asked(case)
+            await tidy(case)
+            await events.emit(case, ())
+    serious = [report.trail for report in reports if report.decision in SERIOUS]
+    if serious:  # otherwise the minute costs no call for a name
+        await pages.label(tick_name(reports), serious)
     return _ended(reports, broken)  # type: ignore[return-value]
 
 
@@ -118,13 +135,44 @@ async def _tick(case: Case, glance: Glance) -> Report:
     promoted = case.ledger.serving_at(case.model, case.now)
     case = case.on_trail(promoted.trail if promoted else None)
     try:
-        seen = await step(watching.tick)(case, standing)
+        # No task of Prefect's: a row in its database per model and minute would say nothing that the report does not.
+        seen = await asyncio.to_thread(watching.tick, case, standing)
     except StaleDecision as moved:  # two ticks at once, or a person in between: what is right now, the next one sees
         return concluded(case, "watch", "watching", f"somebody else got in first, the next tick looks again: {moved}")
     line = seen.reason if glance.blind is None else f"{seen.reason} ({glance.blind})"
     report = concluded(case, "watch", seen.decision, line, verdicts=seen.verdicts, transition=seen.transition)
     if seen.news:
-        await leave_report(report)
+        await pages.leave(report, case)
+        await events.emit(case, events.of(report, case))
+    return report
+
+
+async def _asked(case: Case) -> list[Report]:
+    """What became of an approval: one that is overdue expires, one that was given and not carried out is."""
+    try:
+        if case.policy.approval is None or not await asyncio.to_thread(lambda: approval.due(case, case.standing())):
+            return []
+        return [await answered_for(case, "watch", _settled)]
+    except StaleDecision:  # somebody answered in this moment; what is right now, the next tick sees
+        return []
+    except Exception as error:  # noqa: BLE001  as above, and a question must not keep the watch from watching
+        return [_failed(case, error)]
+
+
+async def _settled(case: Case) -> Report:
+    from tasks import promotion  # noqa: PLC0415  the quiet path must not import MLflow
+
+    standing = await reconciled(case)
+    case = case.on_trail(standing.staged_trail)
+    done = await asyncio.to_thread(promotion.answered, case, standing, standing.staged or "", None, "")
+    report = concluded(
+        *(case, "watch", done.decision, done.reason),
+        verdicts=done.verdicts,
+        candidate=standing.staged,
+        transition=done.transition,
+    )
+    await pages.leave(report, case)
+    await events.emit(case, events.of(report, case))
     return report
 
 
@@ -146,11 +194,10 @@ def _ended(reports: list[Report], broken: str) -> State[list[Report]]:
     """
     if broken or any(report.error for report in reports):
         raise WatchFailed(reports, broken)
-    serious = ("rolled-back", "held", "watching", "healthy")
-    worst = min((report.decision for report in reports), key=serious.index)
+    worst = min((report.decision for report in reports), key=_SERIOUS.index)
     message = "; ".join(f"{report.model}: {report.line}" for report in reports if report.decision == worst)
     name = DRY_RUN if any(report.dry_run for report in reports) else STATES[worst]
-    return Completed(name=name, message=message, data=reports)
+    return Completed(name=name, message=brief(message), data=reports)
 
 
 if __name__ == "__main__":

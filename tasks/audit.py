@@ -19,6 +19,7 @@ from rich.markup import escape
 from tasks import retrial
 from tasks.glance import Glance
 from tasks.ledger import Decision, Ledger
+from tasks.outbox import Message
 from tasks.policy import as_utc
 from tasks.records import Finding, Outcome, Transition, to_plain
 from tasks.report import ledger_table
@@ -166,7 +167,8 @@ def _show(ledger: Ledger, model: str, findings: tuple[Finding, ...], *, as_json:
     console = Console(soft_wrap=as_json)
     history = ledger.history(model)
     if as_json:
-        console.print_json(json.dumps(to_plain({"history": history, "findings": findings})))
+        left = [_left(message) for message in ledger.outbox.undelivered(model)]
+        console.print_json(json.dumps(to_plain({"history": history, "findings": findings, "undelivered": left})))
         return
     console.print(ledger_table(history))
     fine = sum(finding.outcome == "ok" for finding in findings)
@@ -174,6 +176,15 @@ def _show(ledger: Ledger, model: str, findings: tuple[Finding, ...], *, as_json:
         if finding.outcome != "ok":
             console.print(f"{_MARKS.get(finding.outcome, finding.outcome)} {finding.name}: {escape(finding.reason)}")
     console.print(f"{fine} of {len(findings)} checks of rows, evidence and MLflow are in order.")
+    for message in ledger.outbox.undelivered(model):
+        console.print(_left(message), style="yellow", markup=False, highlight=False)
+
+
+def _left(message: Message) -> str:
+    """What a sink has not taken."""
+    becomes = "given up" if message.state == "given up" else f"tried again after {_told(message.due)}"
+    of = f"of {_told(message.at)}, trail {message.trail}"
+    return f"not delivered to {message.sink}, {becomes}: {message.title} ({of})"
 
 
 def _told(moment: datetime | None) -> str:

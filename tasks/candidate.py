@@ -56,7 +56,7 @@ def divide(case: Case, dataset: Dataset, production: Profile | None, *, asked: b
     return split(dataset, case.policy, trained_until=production.trained.end if production else None)
 
 
-def make(case: Case, parts: Split, why: Verdict, scratch: Path) -> Made:
+def make(case: Case, parts: Split, why: Verdict, scratch: Path, progress: training.Progress = training.silent) -> Made:
     """Fit, score and, unless this is a dry run, log and register.
 
     Args:
@@ -64,12 +64,13 @@ def make(case: Case, parts: Split, why: Verdict, scratch: Path) -> Made:
         parts: Rows to fit and to judge on.
         why: The triggers' verdict.
         scratch: Folder for the artifact of a dry run.
+        progress: Told how far a search is.
 
     Raises:
         TrainingError: When the estimator or trainer raises, or predicts what is no prediction.
     """
     policy = case.policy
-    fitted = training.fit(policy, parts.train, search=_searches(case, why))
+    fitted = training.fit(policy, parts.train, search=_searches(case, why), progress=progress)
     scores = score(fitted.model, parts.holdout, classes=classes_of(fitted.model, parts.holdout, policy))
     measured = measurements(case, scores)
     profile = training.profile_of(policy, parts, scores, measured, case.now)

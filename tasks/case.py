@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import uuid
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from tasks import notify
+from tasks import delivery
 from tasks.dossier import Dossier, pack
 from tasks.ledger import Ledger
 from tasks.plugins import PluginError, custom_metric, resolve
@@ -47,6 +48,7 @@ class Case:
         trail: The id that ties everything that follows together.
         flow_run_id: Prefect's, where there is one.
         dry_run: Nothing may be changed.
+        block: Tells a Prefect block: called with its name, a title and a body, and raises when it was not taken.
     """
 
     policy: Policy
@@ -57,6 +59,7 @@ class Case:
     trail: str
     flow_run_id: str | None = None
     dry_run: bool = False
+    block: Callable[[str, str, str], None] | None = None
 
     @property
     def model(self) -> str:
@@ -105,20 +108,18 @@ class Case:
                 self.model, version, fact, at=self.now, reason=reason, actor=self.actor, trail=self.trail
             )
 
+    def answer(self, version: str, fact: str, reason: str) -> bool:
+        """Answer the question about a version; False when somebody did so before. A dry run puts nothing down."""
+        if self.dry_run:
+            return self.ledger.has_fact(self.model, version, "awaiting")
+        return self.ledger.answer(
+            self.model, version, fact, at=self.now, reason=reason, actor=self.actor, trail=self.trail
+        )
+
     def tell(self, title: str, body: str) -> None:
-        """Notify; a sink that fails is recorded and stops nothing. A dry run tells nobody."""
-        if self.dry_run or not self.policy.notify:
-            return
-        for delivery in notify.send(self.policy.notify, title=title, body=body):
-            self.ledger.note_notification(
-                self.model,
-                trail=self.trail,
-                at=self.now,
-                sink=delivery.sink,
-                title=title,
-                ok=delivery.ok,
-                error=delivery.error,
-            )
+        """Notify; a sink that fails is recorded, is told again later, and stops nothing. A dry run tells nobody."""
+        if not self.dry_run and self.policy.notify:
+            delivery.tell(self, title, body)
 
 
 def open_case(
@@ -129,6 +130,7 @@ def open_case(
     stores: Stores | None = None,
     flow_run_id: str | None = None,
     dry_run: bool = False,
+    block: Callable[[str, str, str], None] | None = None,
 ) -> Case:
     """Open a case for one policy.
 
@@ -139,6 +141,7 @@ def open_case(
         stores: Empty: as the environment says.
         flow_run_id: See :class:`Case`.
         dry_run: See :class:`Case`.
+        block: See :class:`Case`.
 
     Raises:
         ValueError: When ``now`` has no time zone.
@@ -161,6 +164,7 @@ def open_case(
         trail=uuid.uuid4().hex[:12],
         flow_run_id=flow_run_id,
         dry_run=dry_run,
+        block=block,
     )
 
 

@@ -40,6 +40,7 @@ class Dataset:
         target: shape (n,), object: the labels as the source has them, None where there is none yet.
         time: shape (n,), UTC, ascending; equal moments keep the order of the source.
         notes: What a person should know about how the rows came about.
+        coming: Moment of the first row that the source has already and that lies after the window, or None.
         flaws: What was found wrong with the source's own columns while reading; :func:`validate` raises them.
     """
 
@@ -47,6 +48,7 @@ class Dataset:
     target: pd.Series[Any]
     time: pd.DatetimeIndex
     notes: tuple[str, ...] = ()
+    coming: datetime | None = None
     flaws: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -111,9 +113,11 @@ def load(policy: Policy, stores: Stores, *, start: datetime, end: datetime, reme
     times = _moments(raw, policy)
     rows = history.Rows(_tidied(raw, data), times)
     if sources.is_file(data.source) and data.history:
-        rows = history.complete(rows, history.path_of(stores.home, policy.model), write=remember)
+        rows = history.complete(rows, stores.kept(policy.model), write=remember)
     inside = np.asarray((rows.time >= pd.Timestamp(first)) & (rows.time < pd.Timestamp(last)))
-    return _dataset(rows.frame[inside].reset_index(drop=True), rows.time[inside], policy, rows.notes)
+    dataset = _dataset(rows.frame[inside].reset_index(drop=True), rows.time[inside], policy, rows.notes)
+    later = rows.time[rows.time >= pd.Timestamp(last)]
+    return replace(dataset, coming=later.min().to_pydatetime() if len(later) else None)
 
 
 def _moments(raw: pd.DataFrame, policy: Policy) -> pd.DatetimeIndex:

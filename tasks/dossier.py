@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of the bytes; another one cannot be read."""
 
-RULES = 1
+RULES = 2
 """Of the judges: raised whenever one of them says something else about the same evidence than it did before.
 
 What an older one said is then told apart from what was changed. A test holds the judges against verdicts of old.
+2: as long as a watch has not settled, its findings have no interval.
 """
 
 _LIMIT = 2**31
@@ -78,11 +79,14 @@ class Dossier:
         judge: Which function judged; see :mod:`tasks.retrial`.
         given: Its inputs, by name.
         rules: Of the judges when it was judged, see :data:`RULES`.
+        basis: What can be looked at again to see whether the same inputs would be read, as plain JSON values; see
+            :mod:`tasks.freshness`. No judge gets it.
     """
 
     judge: str
     given: Mapping[str, Any]
     rules: int = RULES
+    basis: Mapping[str, Any] | None = None
 
 
 def pack(dossier: Dossier) -> bytes:
@@ -92,6 +96,8 @@ def pack(dossier: Dossier) -> bytes:
         TypeError: For an input that no judge takes.
     """
     plain = {"format": FORMAT, "rules": dossier.rules, "judge": dossier.judge, "given": _encode(dict(dossier.given))}
+    if dossier.basis is not None:
+        plain["basis"] = dict(dossier.basis)
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return zlib.compress(text.encode("ascii"), level=6)
 
@@ -104,14 +110,39 @@ def unpack(body: bytes) -> Dossier:
         TooNew: When it is of a later format.
     """
     try:
-        plain = json.loads(_unzip(body))
-        if plain["format"] != FORMAT:
-            raise TooNew(f"the evidence has format {plain['format']}, and this Backstop reads {FORMAT}; update it")
-        return Dossier(judge=str(plain["judge"]), given=_decode(plain["given"]), rules=int(plain["rules"]))
+        plain = _plain(body)
+        given = _decode(plain["given"])
+        return Dossier(str(plain["judge"]), given, rules=int(plain["rules"]), basis=plain.get("basis"))
     except Unreadable:
         raise
     except (zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Unreadable(f"the evidence cannot be read: {type(error).__name__}: {error}") from error
+
+
+def basis(body: bytes) -> Mapping[str, Any] | None:
+    """Only the basis of a dossier, and None when it has none or was judged by other rules.
+
+    Nothing is built from the rest, so that this costs no numpy.
+
+    Raises:
+        Unreadable: When it is no dossier.
+        TooNew: When it is of a later format.
+    """
+    try:
+        plain = _plain(body)
+        found = plain.get("basis") if plain["rules"] == RULES else None
+    except Unreadable:
+        raise
+    except (zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Unreadable(f"the evidence cannot be read: {type(error).__name__}: {error}") from error
+    return found if isinstance(found, dict) else None
+
+
+def _plain(body: bytes) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(_unzip(body))
+    if plain["format"] != FORMAT:
+        raise TooNew(f"the evidence has format {plain['format']}, and this Backstop reads {FORMAT}; update it")
+    return plain
 
 
 def _unzip(body: bytes) -> bytes:

@@ -36,11 +36,6 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
-def path_of(home: Path, model: str) -> Path:
-    """Where a model's rows are kept."""
-    return home / "history" / f"{model}.parquet"
-
-
 def complete(rows: Rows, path: Path, *, write: bool) -> Rows:
     """The rows of the file with the older ones that are kept, and the kept ones brought up to date.
 

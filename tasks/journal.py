@@ -233,6 +233,20 @@ class Journal:
         with self._writing(model) as connection:
             chain.write(connection, "fact", {**values, "reason": reason, "actor": actor, "trail": trail})
 
+    def answer(self, model: str, version: str, fact: str, *, at: datetime, reason: str, actor: str, trail: str) -> bool:
+        """Answer an open question about a version; of several answers the first one counts.
+
+        Returns:
+            Whether this was it. Nothing is put down when the question was answered already, or never asked.
+        """
+        values = {"model": model, "version": version, "fact": fact, "at": at}
+        with self._writing(model) as connection:
+            newest = _newest(connection, model, version, ("awaiting", *_ENDED_BY["awaiting"]))
+            if newest is None or newest.fact != "awaiting":
+                return False
+            chain.write(connection, "fact", {**values, "reason": reason, "actor": actor, "trail": trail})
+            return True
+
     def has_fact(self, model: str, version: str, fact: str) -> bool:
         """Whether a fact was stated and not taken back since."""
         return self.fact_at(model, version, fact) is not None
@@ -242,20 +256,15 @@ class Journal:
 
         An approval is taken back by a rejection or a deadline that passed; a quarantine by a release.
         """
-        rows = schema.facts
-        query = (
-            select(rows.c.fact, rows.c.at)
-            .where(
-                rows.c.model == model,
-                rows.c.version == version,
-                rows.c.fact.in_((fact, *_ENDED_BY.get(fact, ()))),
-            )
-            .order_by(rows.c.id.desc())
-            .limit(1)
-        )
         with self._database.reading() as connection:
-            newest = connection.execute(query).one_or_none()
+            newest = _newest(connection, model, version, (fact, *_ENDED_BY.get(fact, ())))
         return newest.at if newest is not None and newest.fact == fact else None
+
+    def word(self, model: str, version: str, fact: str) -> tuple[str, str] | None:
+        """Who stated a fact that holds, and why: (actor, reason); None when it does not hold."""
+        with self._database.reading() as connection:
+            newest = _newest(connection, model, version, (fact, *_ENDED_BY.get(fact, ())))
+        return (newest.actor, newest.reason) if newest is not None and newest.fact == fact else None
 
     def describe(self, candidate: Candidate) -> None:
         """Put down what a version is: its run, the digest of its artifact, its profile. Twice the same is once.
@@ -347,6 +356,18 @@ class Journal:
                 f"{digest[:12]} or another run or profile; a version never changes. Register a new one; where the "
                 "model was deleted in MLflow its numbers began anew, and every run takes the next one until one is free"
             )
+
+
+def _newest(connection: Connection, model: str, version: str, facts: tuple[str, ...]) -> Row[Any] | None:
+    """The newest among some facts about a version."""
+    rows = schema.facts
+    query = (
+        select(rows)
+        .where(rows.c.model == model, rows.c.version == version, rows.c.fact.in_(facts))
+        .order_by(rows.c.id.desc())
+        .limit(1)
+    )
+    return connection.execute(query).one_or_none()
 
 
 def _keep(connection: Connection, body: bytes) -> None:

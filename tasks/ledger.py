@@ -17,6 +17,7 @@ from tasks import chain, schema
 from tasks.database import Database
 from tasks.journal import FACTS, Decision, Journal, Notification
 from tasks.lock import lock
+from tasks.outbox import Outbox
 from tasks.policy import as_utc
 from tasks.records import Action, Standing, State, Transition
 from tasks.standing import SERVING, Rows, standing_of, transition_of
@@ -37,7 +38,7 @@ class Ledger(Journal):
         self._clock = clock
 
     @classmethod
-    def open(cls, url: str, *, clock: Callable[[], datetime] = _wall_clock) -> Ledger:
+    def open(cls, url: str, *, clock: Callable[[], datetime] = _wall_clock) -> Self:
         """Connect, and create the tables if they are not there.
 
         Args:
@@ -49,6 +50,15 @@ class Ledger(Journal):
             ValueError: When the URL cannot be read.
         """
         return cls(Database.open(url, part="ledger", revision=schema.LEDGER_REVISION), clock)
+
+    def now(self) -> datetime:
+        """The moment by the ledger's clock, aware; of a replay of the past, one in the past."""
+        return as_utc(self._clock())
+
+    @property
+    def outbox(self) -> Outbox:
+        """What has to be told."""
+        return Outbox(self._database)
 
     def close(self) -> None:
         """Let go of the database."""

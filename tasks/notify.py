@@ -28,11 +28,13 @@ class Delivery:
         sink: Masked: ``slack://***``, ``${SLACK_URL}``, ``file:/var/log/backstop.jsonl``.
         ok: The sink took it.
         error: Why not, without anything of the address; None when it did.
+        hung: It did not answer at all.
     """
 
     sink: str
     ok: bool
     error: str | None = None
+    hung: bool = False
 
 
 def send(
@@ -41,16 +43,18 @@ def send(
     title: str,
     body: str,
     record: Callable[[Delivery], object] | None = None,
+    block: Callable[[str, str, str], None] | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> tuple[Delivery, ...]:
     """Tell every sink; whatever goes wrong there is in the answer and is never raised.
 
     Args:
-        urls: Apprise URLs, or ``file:path`` for a file that gets one JSON line each time; ``${NAME}`` is taken from the
-            environment now, not when the policy was read.
+        urls: Apprise URLs, ``block:type/name`` for a block of Prefect's, or ``file:path`` for a file that gets one JSON
+            line each time; ``${NAME}`` is taken from the environment now, not when the policy was read.
         title: One line.
         body: Plain text, may have several lines.
         record: Called with every delivery, in the order of ``urls``.
+        block: Tells a block, see :class:`tasks.case.Case`; without it, no block can be told.
         environment: Where ``${NAME}`` is looked up.
 
     Returns:
@@ -60,15 +64,16 @@ def send(
         return ()
     # A thread per sink: a slow one does not keep the others waiting, and its exception comes back as a value.
     pool = ThreadPoolExecutor(max_workers=len(urls), thread_name_prefix="notify")
-    tries = [pool.submit(_deliver, url, title, body, environment) for url in urls]
+    tries = [pool.submit(_deliver, url, title, body, environment, block) for url in urls]
     deliveries: list[Delivery] = []
     for url, attempt in zip(urls, tries, strict=True):
+        hung = False
         try:
             error = attempt.exception(timeout=_PATIENCE)
         except TimeoutError:
-            error = TimeoutError(f"no answer within {_PATIENCE:g} s")
+            hung, error = True, TimeoutError(f"no answer within {_PATIENCE:g} s")
         reason = None if error is None else _scrubbed(f"{error}" or type(error).__name__, url, environment)
-        deliveries.append(Delivery(sink=mask(url), ok=error is None, error=reason))
+        deliveries.append(Delivery(sink=mask(url), ok=error is None, error=reason, hung=hung))
     pool.shutdown(wait=False, cancel_futures=True)
     if record is not None:
         for delivery in deliveries:
@@ -77,8 +82,8 @@ def send(
 
 
 def mask(url: str) -> str:
-    """A sink as it may be shown: the scheme, or the name of the variable; a file by its path, which is no secret."""
-    if _NAME.fullmatch(url) or url.startswith("file:"):
+    """A sink as it may be shown: the scheme, or the name of the variable; a file or block by its name: no secrets."""
+    if _NAME.fullmatch(url) or url.startswith(("file:", "block:")):
         return url
     scheme, separator, _ = url.partition("://")
     return f"{scheme}://***" if separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) else "***"
@@ -95,14 +100,24 @@ def expand(text: str, environment: Mapping[str, str]) -> str:
     return _NAME.sub(lambda match: environment[match[1]], text)
 
 
-def _deliver(url: str, title: str, body: str, environment: Mapping[str, str]) -> None:
+def _deliver(
+    url: str,
+    title: str,
+    body: str,
+    environment: Mapping[str, str],
+    block: Callable[[str, str, str], None] | None,
+) -> None:
     """Send to one sink.
 
     Raises:
         Exception: Whatever went wrong; the text may hold secrets still.
     """
     address = expand(url, environment)
-    if address.startswith("file:"):
+    if address.startswith("block:"):
+        if block is None:
+            raise ValueError("a block of Prefect's can be told by a flow only; give an address instead")
+        block(address.removeprefix("block:"), title, body)
+    elif address.startswith("file:"):
         _append(Path(re.sub("^//", "", address.removeprefix("file:"))), title, body)
     else:
         _through_apprise(address, title, body)
@@ -165,7 +180,7 @@ class _Heard(logging.Filter):
 def _scrubbed(text: str, url: str, environment: Mapping[str, str]) -> str:
     """A text without any piece of the address: whole, by parts, and as it reads when it is unquoted."""
     known = _NAME.sub(lambda match: environment.get(match[1], ""), url)
-    if known.startswith("file:") and known == url:
+    if known.startswith(("file:", "block:")) and known == url:
         return text
     scheme = known.partition("://")[0].lower() if "://" in known else ""
     written = (known, unquote(known), quote(known))

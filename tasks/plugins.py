@@ -7,13 +7,12 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from tasks.decide.influence import FAMILIES
-from tasks.decide.metrics import Custom
 from tasks.policy_problem import near
+
+if TYPE_CHECKING:
+    from tasks.decide.metrics import Custom
 
 
 class PluginError(ValueError):
@@ -108,6 +107,8 @@ def custom_metric(name: str) -> Custom | None:
     Raises:
         PluginError: For a name that is none of the three.
     """
+    from tasks.decide.influence import FAMILIES  # noqa: PLC0415  the quiet path has no metric, and no numpy
+
     if name in FAMILIES:
         return None
     return resolve(name, place="metric") if ":" in name else scorer(name)
@@ -122,7 +123,10 @@ def scorer(name: str) -> Custom:
     Raises:
         PluginError: For a name that scikit-learn does not know.
     """
+    import numpy as np  # noqa: PLC0415  see custom_metric()
     from sklearn.metrics import get_scorer, get_scorer_names  # noqa: PLC0415  a built-in metric needs no scikit-learn
+
+    from tasks.decide.influence import FAMILIES  # noqa: PLC0415  see custom_metric()
 
     names = get_scorer_names()
     if name not in names:
@@ -141,6 +145,7 @@ def scorer(name: str) -> Custom:
 
 def _answers(prediction: Any, probability: Any) -> Any:
     """A stand-in for the model: scorers ask an estimator, and this one repeats answers that were given before."""
+    import numpy as np  # noqa: PLC0415  see custom_metric()
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin  # noqa: PLC0415  see scorer()
 
     class Answers(BaseEstimator):  # type: ignore[misc]

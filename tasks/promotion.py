@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from tasks import artifact
+from tasks import approval, artifact
 from tasks.case import Case
 from tasks.dossier import Dossier
 from tasks.evidence import for_shadow
-from tasks.policy import Shadow
+from tasks.policy import Approval, Shadow
 from tasks.records import Profile, Standing, Transition, Verdict
 from tasks.retrial import reach
 from tasks.rollback import try_out
 from tasks.signals import profile_of
+from tasks.transitions import StaleDecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,87 @@ def by_hand(case: Case, standing: Standing, version: str, reason: str, *, overri
     return promote(case, standing, version, verdict, release=True)
 
 
+def answered(
+    case: Case, standing: Standing, version: str, decision: Literal["approve", "reject"] | None, why: str
+) -> Advance:
+    """A person's answer about a version that awaits approval. The first one counts, until the deadline.
+
+    Args:
+        case: Whose model; its actor is the person.
+        standing: What the ledger says now.
+        version: That was asked about.
+        decision: The person's; None: nobody said anything now, and only what is overdue or was said before is done.
+        why: The person's reason.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read; the person's word is kept by then.
+        ValueError: When it is approved and does not load and answer.
+    """
+    asked = approval.question(case, standing)
+    if standing.staged == version and asked is None:  # there was an answer, and it was not carried out
+        if approval.granted(case, standing) is not None:
+            return carry_out(case, standing, version) if decision != "reject" else _no(case, standing, version, why)
+        if case.ledger.has_fact(case.model, version, "expired"):
+            return expire(case, standing, version)
+    if asked is None or asked.version != version:
+        return Advance("answered", approval.became(case, standing, version))
+    if asked.overdue(case.now):
+        return expire(case, standing, version)
+    if decision is None:
+        until = f"{asked.deadline:%Y-%m-%d %H:%M} UTC"
+        return Advance("waiting", f"version {version} awaits a person's approval until {until}")
+    if decision == "reject":
+        return _no(case, standing, version, why)
+    if not case.answer(version, "approved", why):
+        return Advance("answered", approval.became(case, case.standing(), version))
+    return carry_out(case, standing, version)
+
+
+def _no(case: Case, standing: Standing, version: str, why: str) -> Advance:
+    reason = f"version {version} rejected by {case.actor}: {why}"
+    return Advance("rejected", reason, transition=reject(case, standing, version, why))
+
+
+def carry_out(case: Case, standing: Standing, version: str) -> Advance:
+    """Promote what a person approved, once it loads and answers; against another Production it is judged again first.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read.
+        ValueError: When something speaks against it, or it does not load and answer.
+    """
+    actor, why = case.ledger.word(case.model, version, "approved") or (case.actor, "approved")
+    case = replace(case, actor=actor)
+    if not approval.compared_with_present(case, version):
+        went_on = advance(case, standing)
+        note = f"approved by {actor} ({why}); compared with what is in Production now: {went_on.reason}"
+        decision = "approved" if went_on.decision == "waiting" else went_on.decision
+        return Advance(decision, note, went_on.verdicts, went_on.transition)
+    if against := [*_objections(case, standing, version)]:
+        raise ValueError(f"version {version} of {case.model} was approved and stays where it is: {'; '.join(against)}")
+    tried = try_out(case, version)
+    dossier = Dossier("person", {"reason": why, "actor": actor, "against": (), "tried": tried})
+    verdict = reach(dossier)
+    if verdict.decision != "promote":
+        raise ValueError(f"version {version} of {case.model} was approved and stays where it is: {tried.reason}")
+    case.note(verdict, dossier, version=version)
+    return promote(case, standing, version, verdict)
+
+
+def expire(case: Case, standing: Standing, version: str) -> Advance:
+    """Nobody answered in time: what serves stays, the candidate goes, and a person is told.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read, or somebody answered in this moment.
+    """
+    stays = f"version {standing.production} stays in Production" if standing.production else "nothing is in Production"
+    reason = f"nobody approved version {version} within the deadline; {stays}"
+    if not case.answer(version, "expired", reason) and not case.ledger.has_fact(case.model, version, "expired"):
+        raise StaleDecision(f"{case.model}: somebody answered about version {version} when its deadline passed")
+    transition = _move(case, standing, "reject", version, reason, ())
+    case.tell(f"{case.model}: approval of version {version} expired, {stays}", f"{reason}\ntrail {case.trail}")
+    return Advance("expired", reason, transition=transition)
+
+
 def _objections(case: Case, standing: Standing, version: str) -> Iterator[str]:
     if version == standing.production:
         yield "it is in Production already"
@@ -221,20 +303,19 @@ def _waiting(case: Case, standing: Standing, version: str, verdict: Verdict) -> 
 
 
 def _awaiting(case: Case, standing: Standing, version: str, verdict: Verdict) -> Advance:
-    approval = case.policy.approval
-    asked = case.ledger.fact_at(case.model, version, "awaiting")
-    if asked is None:
-        reason = f"version {version} passed gate and shadow and awaits a person's approval: {verdict.reason}"
-        case.state(version, "awaiting", reason)
-        case.tell(f"{case.model}: version {version} awaits approval", f"{reason}\ntrail {case.trail}")
-        return Advance("waiting", reason, (verdict,))
-    if approval is None or case.now - asked < approval.deadline:
-        return Advance(
-            "waiting", f"version {version} awaits a person's approval since {asked:%Y-%m-%d %H:%M}", (verdict,)
-        )
-    reason = f"nobody approved version {version} within the deadline; version {standing.production} stays in Production"
-    case.state(version, "expired", reason)
-    return Advance("rejected", reason, (verdict,), reject(case, standing, version, reason))
+    asked = approval.question(case, standing)
+    if asked is not None and not asked.overdue(case.now):
+        since = f"{asked.asked:%Y-%m-%d %H:%M} UTC, until {asked.deadline:%Y-%m-%d %H:%M}"
+        return Advance("waiting", f"version {version} awaits a person's approval since {since}", (verdict,))
+    if asked is not None or case.ledger.has_fact(case.model, version, "expired"):
+        late = expire(case, standing, version)
+        return Advance(late.decision, late.reason, (verdict,), late.transition)
+    deadline = case.now + (case.policy.approval or Approval()).deadline
+    reason = f"version {version} passed gate and shadow and awaits a person's approval: {verdict.reason}"
+    case.state(version, "awaiting", reason)
+    until = f"without an answer until {deadline:%Y-%m-%d %H:%M} UTC Production stays"
+    case.tell(f"{case.model}: version {version} awaits approval", f"{reason}\n{until}\ntrail {case.trail}")
+    return Advance("awaiting", reason, (verdict,))
 
 
 def _move(

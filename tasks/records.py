@@ -430,7 +430,8 @@ class Report:
         model: Registered name.
         flow: ``retrain``, ``watch``, ``promote``, ``rollback``.
         decision: ``kept``, ``first-promoted``, ``promoted``, ``gate-failed``, ``gate-inconclusive``,
-            ``shadow-rejected``, ``waiting``, ``rolled-back``, ``healthy``, ``held``, ``failed``.
+            ``shadow-rejected``, ``rejected``, ``waiting``, ``awaiting``, ``approved``, ``expired``, ``answered``,
+            ``rolled-back``, ``healthy``, ``watching``, ``held``, ``failed``.
         line: The decision in one line, in plain words, with its numbers.
         at: The moment it was made for.
         trail: Of the chain of events that it belongs to.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
+from tasks.places import Places
 from tasks.quantities import format_size
 from tasks.records import Finding, Report, Transition, Verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from tasks.canvas import Picture
 
 NEXT = {
     "kept": "Nothing to do. Production stays as it is, and the next evaluation comes with the schedule.",
@@ -24,7 +28,12 @@ NEXT = {
     "check could not be measured.",
     "shadow-rejected": "Production stays. The candidate was worse on real requests: find out why first.",
     "rejected": "Production stays. The candidate is archived; a new one comes with the next retraining.",
-    "waiting": "Nothing was decided yet. Where a person has to approve: approve or reject it with flows.promote.",
+    "waiting": "Nothing was decided yet. Where a person has to approve: approve or reject it (docs/approval.md).",
+    "awaiting": "A person has to approve or reject it before the deadline: in the form of the run that waits, or with "
+    "flows.approve. Without an answer Production stays.",
+    "approved": "Nothing to do. Production changed in the meantime, so the candidate is compared with what serves now.",
+    "expired": "Production stays, the candidate is archived. If it should serve all the same, promote it by hand.",
+    "answered": "Nothing to do. The question was answered before; the line says how.",
     "rolled-back": "The earlier version serves again, the bad one is quarantined. Find out why before you release it.",
     "healthy": "Nothing to do. The version is known good from now on, a rollback may come back to it.",
     "watching": "Nothing to do yet. The watch goes on with the next tick.",
@@ -57,6 +66,11 @@ _UNITS = {
 _GLANCE = 120
 """Characters of a reason in a table that is looked over; the ledger holds it whole."""
 _HEADERS = ("check", "outcome", "value", "limit", "n", "in words")
+_MESSAGE = 300
+"""Characters of the message of a state; the report has it whole."""
+_NAME = 100
+_PICTURES = 300_000
+"""Bytes of pictures in one report, as text: it lies in Prefect's database. What has no room is in the MLflow run."""
 
 
 def line(verdict: Verdict) -> str:
@@ -79,23 +93,127 @@ def finding_rows(verdict: Verdict) -> list[tuple[str, str, str, str, str, str]]:
     return [_row(verdict.judge, finding) for finding in findings]
 
 
-def markdown(report: Report) -> str:
-    """A report as Markdown: the decision, why, everything that was looked at, and what to do next."""
+def findings_table(verdict: Verdict) -> str:
+    """The findings of a verdict as a table in Markdown."""
+    rows = [_HEADERS, ("---",) * len(_HEADERS), *finding_rows(verdict)]
+    return "\n".join(_markdown_row(row) for row in rows) if verdict.findings else "Nothing."
+
+
+def glance_table(verdict: Verdict) -> str:
+    """The findings that say something, in the width of a form; one sentence where none does."""
+    rows = [row[:4] for row in finding_rows(verdict) if row[1] != "does not apply"]
+    if not rows:
+        return escape(verdict.reason)
+    return "\n".join(_markdown_row(row) for row in (_HEADERS[:4], ("---",) * 4, *rows))
+
+
+def brief(text: str, most: int = _MESSAGE) -> str:
+    """One line of at most so many characters, cut where a part of the sentence ends."""
+    line = _one_line(text)
+    if len(line) <= most:
+        return line
+    kept = line[: most - 2]
+    ends = [place for mark in ("; ", ". ", ", ") if (place := kept.rfind(mark)) > most // 2]
+    return f"{kept[: max(ends)] if ends else kept.rpartition(' ')[0] or kept} …"
+
+
+def run_name(report: Report, actor: str = "") -> str:
+    """What a flow run is called in a list, once it is known: ``retrain churn: drift + performance``.
+
+    Args:
+        report: Of the run.
+        actor: On whose word it happened; named where that is a person's.
+    """
+    done = report.decision.replace("-", " ")
+    version = f" {report.candidate}" if report.candidate else ""
+    if report.flow == "retrain" and report.decision != "kept" and _why(report.verdicts):
+        return training_name(report.model, report.verdicts, dry_run=report.dry_run)
+    said = f"{report.flow} {report.model}: {f'version{version} ' if version else ''}{done}"
+    if report.flow == "promote" and report.decision != "failed":
+        said = f"{'reject' if done == 'rejected' else 'promote'} {report.model}{version}"
+    if report.flow == "rollback" and report.candidate:
+        said = f"roll back {report.model} to{version}"
+    by = f" by {brief(actor, 40)}" if actor else ""
+    return brief(f"{said}{by}{' (dry run)' if report.dry_run else ''}", _NAME)
+
+
+def training_name(model: str, verdicts: Sequence[Verdict], *, dry_run: bool) -> str:
+    """What a run is called that retrains: after the triggers that made it do so."""
+    return brief(f"retrain {model}: {_why(verdicts)}{' (dry run)' if dry_run else ''}", _NAME)
+
+
+def _why(verdicts: Sequence[Verdict]) -> str:
+    """The triggers that fired, where that led to a retraining."""
+    fired = [one for verdict in verdicts if verdict.judge == "triggers" for one in verdict.having("breach")]
+    asked = any(verdict.judge == "triggers" and verdict.decision == "retrain" for verdict in verdicts)
+    return " + ".join(finding.name.replace("_", " ") for finding in fired) if asked else ""
+
+
+SERIOUS = ("failed", "rolled-back", "held")
+"""Decisions of a watch that its run is named after; of all others there is one a minute."""
+
+
+def tick_name(reports: Sequence[Report]) -> str:
+    """What a run of the watch is called: ``watch 12 models: rolled back churn``."""
+    about = reports[0].model if len(reports) == 1 else f"{len(reports)} models"
+    by_decision: dict[str, list[str]] = {}
+    for report in reports:
+        by_decision.setdefault(report.decision, []).append(report.model)
+    serious = [one for one in SERIOUS if one in by_decision]
+    told = "; ".join(
+        one.replace("-", " ") + ("" if len(reports) == 1 else f" {', '.join(by_decision[one])}") for one in serious
+    )
+    dry = " (dry run)" if any(report.dry_run for report in reports) else ""
+    return brief(f"watch {about}: {told or 'nothing to do'}{dry}", _NAME)
+
+
+def markdown(
+    report: Report, pictures: Sequence[Picture] = (), places: Places | None = None, run_id: str | None = None
+) -> str:
+    """A report as Markdown: the decision, what to do next, why, everything that was looked at, and where to read on.
+
+    Args:
+        report: Of one model.
+        pictures: Of what its verdicts rest on.
+        places: Where the pages of MLflow are.
+        run_id: MLflow run of the version that was judged.
+    """
     parts = [f"# {escape(report.model)}: {escape(report.decision.replace('-', ' '))}", f"**{escape(report.line)}**"]
     if report.dry_run:
         parts.append("Dry run: nothing was changed.")
     if report.error:
         parts.append(f"**Error:** {escape(report.error)}")
+    parts += ["## What to do next", NEXT.get(report.decision, "Read docs/decisions.md.")]
     if report.verdicts:
-        parts += ["## Why", "\n".join(f"- {escape(line(verdict))}" for verdict in report.verdicts)]
+        parts += ["## Why", "\n".join(f"- {escape(brief(line(verdict)))}" for verdict in report.verdicts)]
         parts.append("## What was looked at")
         for verdict in report.verdicts:
-            rows = [_HEADERS, ("---",) * len(_HEADERS), *finding_rows(verdict)]
             parts.append(f"### {verdict.judge.capitalize()}: {escape(verdict.decision)}")
-            parts.append("\n".join(_markdown_row(row) for row in rows) if verdict.findings else "Nothing.")
-    parts += ["## What to do next", NEXT.get(report.decision, "Read docs/decisions.md.")]
-    parts += ["## Trail", _trail(report)]
+            parts.append(findings_table(verdict))
+    parts += _shown(pictures)
+    parts += ["## Trail", _trail(report, places or Places(), run_id)]
     return "\n\n".join(parts) + "\n"
+
+
+def _shown(pictures: Sequence[Picture]) -> Iterator[str]:
+    """The pictures, in the text itself: Prefect's pages take no files, and MLflow may have no server."""
+    left = _PICTURES
+    if pictures:
+        yield "## In pictures"
+    for number, picture in enumerate(pictures):
+        data = base64.b64encode(picture.png).decode("ascii")
+        left -= len(data)
+        if left < 0:
+            names = ", ".join(one.name for one in pictures[number:])
+            yield f"There is no room here for {names}: look among the files of the MLflow run, or ask `flows.trail`."
+            return
+        caption = escape(picture.caption)
+        yield f"![{escape(picture.name)}](data:image/png;base64,{data})\n\n{caption}"
+
+
+def table_rows(verdict: Verdict) -> list[dict[str, str]]:
+    """A verdict as rows of a table artifact; what decided comes first. For the words there is no room."""
+    return [dict(zip(_HEADERS[:-1], row, strict=False)) for row in finding_rows(verdict)]
 
 
 def table(verdict: Verdict) -> Table:
@@ -168,7 +286,7 @@ def _markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cell if cell == '---' else escape(cell) for cell in cells)} |"
 
 
-def _trail(report: Report) -> str:
+def _trail(report: Report, places: Places, run_id: str | None) -> str:
     rows = {
         "trail": report.trail,
         "at": f"{report.at:%Y-%m-%d %H:%M:%S} UTC",
@@ -179,7 +297,20 @@ def _trail(report: Report) -> str:
     if report.transition is not None:
         moved = report.transition
         rows["transition"] = f"{moved.seq}: {moved.action} version {moved.version}, {moved.state}, by {moved.actor}"
-    return "\n".join(f"- {name}: {escape(value)}" for name, value in rows.items() if value is not None)
+    told = [f"- {name}: {escape(value)}" for name, value in rows.items() if value is not None]
+    return "\n".join((*told, *_links(report, places, run_id)))
+
+
+def _links(report: Report, places: Places, run_id: str | None) -> Iterator[str]:
+    version = report.candidate or report.production
+    if version is not None and (page := places.version(report.model, version)):
+        yield f"- version {escape(version)} in MLflow: [{page}]({page})"
+    if run_id is not None:
+        page = places.run(run_id)
+        yield (
+            f"- run in MLflow: [{page}]({page})" if page else f"- run in MLflow: `{run_id}`; `make mlflow-ui` shows it"
+        )
+    yield f"- the whole story: `python -m flows.trail {report.trail} --html story.html`"
 
 
 def _table(title: str, headers: Iterable[str]) -> Table:

@@ -11,15 +11,17 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sqlalchemy import BigInteger, ColumnElement, Table, and_, case, false, func, literal_column, select, type_coerce
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tasks import schema
 from tasks.database import Database, microseconds
 from tasks.policy import Problem, as_utc
 from tasks.records import Look, to_plain
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 Role = Literal["production", "shadow"]
 
@@ -295,6 +297,8 @@ class RequestLog:
 
     def _insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         """The same ``INSERT ... ON CONFLICT`` for both databases; SQLAlchemy has a construct for each."""
+        from sqlalchemy.dialects import postgresql, sqlite  # noqa: PLC0415  whoever only reads does not need both
+
         return postgresql.insert(table) if self._database.engine.dialect.name == "postgresql" else sqlite.insert(table)
 
 

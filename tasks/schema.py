@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from tasks.database import Moment, Ticks
 
-LEDGER_REVISION = "0002"
+LEDGER_REVISION = "0003"
 LOG_REVISION = "0001"
 """Newest migration of each; a test holds the tables below against what the migrations make."""
 
@@ -130,6 +130,26 @@ notifications = Table(
     Column("error", Text),
 )
 Index("backstop_notifications_by_model", notifications.c.model, notifications.c.id)
+
+messages = Table(
+    "backstop_messages",
+    ledger,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("model", String(63), nullable=False),
+    Column("trail", String(64), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("sink", Text, nullable=False),
+    # Digest of the address as the policy writes it: addresses hold secrets, and the policy knows them.
+    Column("address", String(64), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("due", Moment, nullable=False),
+    Column("attempts", Integer, nullable=False),
+)
+"""What has to be told. Its rows change; every attempt is a row of its own among the notifications, which do not."""
+Index("backstop_messages_due", messages.c.model, messages.c.state, messages.c.due)
 
 chain = Table(
     "backstop_chain",

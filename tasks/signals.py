@@ -5,12 +5,17 @@ What cannot be read is named in ``Signals.unavailable``; it never stops the read
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from tasks import freshness
 from tasks import profile as profiles
 from tasks.case import Case
 from tasks.data import Dataset, load, schema_changes
@@ -27,10 +32,12 @@ class Observed:
     Attributes:
         signals: For the triggers.
         dataset: Rows of the lookback window.
+        basis: By which a later run sees that it would read the same; None when it could not tell.
     """
 
     signals: Signals
     dataset: Dataset
+    basis: Mapping[str, Any] | None = None
 
 
 def observe(case: Case, standing: Standing, *, event: str | None = None, urgency: Urgency = "high") -> Observed:
@@ -45,7 +52,10 @@ def observe(case: Case, standing: Standing, *, event: str | None = None, urgency
     Raises:
         DataError: When the source cannot be read.
     """
-    policy = case.policy
+    policy, seen = case.policy, None
+    with suppress(freshness.Unsure):  # before the rows: what comes while they are read is new to the next run
+        start, end = case.now - policy.data.lookback, case.now + freshness.LONGEST
+        seen = freshness.sample(policy, start=start, end=end)
     dataset = load(policy, case.stores, start=case.now - policy.data.lookback, end=case.now, remember=not case.dry_run)
     back = case.ledger.last_rollback(case.model)
     known = {
@@ -63,8 +73,11 @@ def observe(case: Case, standing: Standing, *, event: str | None = None, urgency
         why = f"version {standing.production} has no stored profile; promote a version that was trained by Backstop"
         names = ("age", "drift", "performance", "prediction", "volume", "upstream")
         return Observed(Signals(**known, unavailable=dict.fromkeys(names, why)), dataset)  # type: ignore[arg-type]
-    signals = _against(case, standing.production, profile, dataset)
-    return Observed(replace(signals, **known), dataset)  # type: ignore[arg-type]
+    signals = replace(_against(case, standing.production, profile, dataset), **known)  # type: ignore[arg-type]
+    if seen is None or not _depends_on_rows_only(case, signals):
+        return Observed(signals, dataset)
+    until = min(_turns(case, profile, signals, dataset))
+    return Observed(signals, dataset, freshness.basis(case, standing, seen, until=until))
 
 
 def profile_of(case: Case, version: str) -> Profile | None:
@@ -91,6 +104,33 @@ def _against(case: Case, version: str, profile: Profile, dataset: Dataset) -> Si
         source_version=case.policy.data.source_version,
         unavailable=unavailable,
     )
+
+
+def _depends_on_rows_only(case: Case, signals: Signals) -> bool:
+    """Whether the same rows would give the same signals: nothing failed that may work next time, no code but ours."""
+    rule = case.policy.triggers.performance
+    seen = bool(signals.recent and signals.recent[0].rows)
+    return not (seen and signals.recent_prediction is None) and (rule is None or ":" not in rule.metric)
+
+
+def _turns(case: Case, profile: Profile, signals: Signals, dataset: Dataset) -> Iterator[datetime]:
+    """The moments at which time alone changes what the triggers see, none of them missing."""
+    now, rules = case.now, case.policy.triggers
+    yield now + freshness.LONGEST
+    if dataset.coming is not None:
+        yield dataset.coming
+    after = dataset.time[dataset.time >= pd.Timestamp(profile.holdout.end)]
+    recent = after[after >= pd.Timestamp(now - rules.window)]
+    # The oldest row leaves its window next.
+    for rows, window in ((after, case.policy.data.lookback), (recent, rules.window)):
+        if len(rows):
+            yield rows[0].to_pydatetime() + window
+    limits = ((profile.trained_at, rules.age), (signals.rolled_back_at, rules.rollback_cool_down))
+    for since, limit in limits:
+        if since is not None and limit is not None and since + limit > now:
+            yield since + limit
+    if profile.trained_at > now:  # a clock is wrong, and nobody knows which
+        yield now
 
 
 def _answers(

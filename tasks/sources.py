@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pandas as pd
 from sqlalchemy import (
     Date,
     DateTime,
@@ -17,8 +18,11 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    column,
     create_engine,
+    func,
     inspect,
+    literal_column,
     select,
     text,
     type_coerce,
@@ -34,6 +38,9 @@ from tasks.masking import mask
 from tasks.plugins import PluginError, expand, resolve
 from tasks.policy import Data, Order
 from tasks.policy_problem import near
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FILES = (".csv", ".csv.gz", ".parquet")
 _MARGIN = timedelta(days=2)
@@ -54,6 +61,19 @@ class DataError(ValueError):
     def __init__(self, *problems: str) -> None:
         self.problems = problems
         super().__init__("\n".join(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a database says of the rows in a window without giving them.
+
+    Attributes:
+        rows: How many.
+        marks: Its columns; then per label how many rows, and their oldest and newest moment.
+    """
+
+    rows: int
+    marks: tuple[str, ...]
 
 
 def is_file(source: str) -> bool:
@@ -93,6 +113,8 @@ def read(data: Data, *, start: datetime, end: datetime, environment: Mapping[str
 def _from_file(data: Data, path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"data.source: there is no file {path}; correct the path, or put the file there")
+    import pandas as pd  # noqa: PLC0415  a tally of the rows needs none
+
     as_text = {*data.categorical, *(set(data.key) & set(data.drop))}
     try:
         if path.suffix == ".parquet":
@@ -107,6 +129,8 @@ def _from_file(data: Data, path: Path) -> pd.DataFrame:
 
 
 def _from_loader(path: str, start: datetime, end: datetime) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415  a tally of the rows needs none
+
     try:
         loader = resolve(path, place="data.source", accepts=("start", "end"))
         frame = loader(start=start, end=end)
@@ -122,13 +146,22 @@ def _from_loader(path: str, start: datetime, end: datetime) -> pd.DataFrame:
 
 
 def _from_sql(data: Data, source: str, start: datetime, end: datetime) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415  a tally of the rows needs none
+
+    with _reading(source) as connection:
+        statement, values = _statement(data, connection, start, end)
+        rows = connection.execute(statement, values)
+        return pd.DataFrame(rows.all(), columns=list(rows.keys()))
+
+
+@contextmanager
+def _reading(source: str) -> Iterator[Connection]:
+    """A connection to a SQL source; what goes wrong there is a DataError without its secrets."""
     url, engine = _engine(source)
     shown = masked(url)
     try:
         with engine.connect() as connection:
-            statement, values = _statement(data, connection, start, end)
-            rows = connection.execute(statement, values)
-            return pd.DataFrame(rows.all(), columns=list(rows.keys()))
+            yield connection
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error)
         said = _without(cause, url.password).strip().splitlines()[0]
@@ -156,6 +189,18 @@ def _engine(source: str) -> tuple[URL, Engine]:
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         remedy = "install the driver (backstop[postgres] has the one for PostgreSQL) or correct the scheme"
         raise DataError(f"data.source: {shown} needs a driver that is not there: {error}; {remedy}") from None
+
+
+def place(source: str) -> str:
+    """The address of a SQL source without its secrets.
+
+    Raises:
+        DataError: When it is none.
+    """
+    try:
+        return masked(make_url(source))
+    except ArgumentError:
+        raise DataError("data.source is no SQLAlchemy URL; write dialect://user@host/database") from None
 
 
 def masked(url: URL) -> str:
@@ -200,6 +245,46 @@ def _statement(
     if str(data.time_column) not in table.columns:
         return statement.limit(1), {}  # the columns are checked on what comes back
     return _within(statement, data, table, start, end, sqlite=sqlite), {}
+
+
+def tally(
+    data: Data, *, start: datetime, end: datetime, by_label: bool, environment: Mapping[str, str] = os.environ
+) -> Tally:
+    """Count the rows of a SQL source in a window, in one query and without reading one.
+
+    Args:
+        data: Where they are.
+        start: Of the window, aware; two days more are counted at both ends.
+        end: Of the window, aware.
+        by_label: Count every label apart; False: only the rows with and without one.
+        environment: For ``${NAME}`` in the source.
+
+    Raises:
+        DataError: When it cannot be read, or its moments cannot be compared in SQL.
+    """
+    source = expand(data.source, environment)
+    with _reading(source) as connection:
+        asked, values, columns = _countable(data, connection, start, end)
+        time, label = (asked.selected_columns[name] for name in (str(data.time_column), data.target))
+        apart = label if by_label else label.is_(None)
+        counts = asked.with_only_columns(apart, func.count(), func.min(time), func.max(time)).group_by(apart)
+        found = connection.execute(counts, values).all()
+    return Tally(rows=sum(row[1] for row in found), marks=(columns, *sorted(str(tuple(row)) for row in found)))
+
+
+def _countable(
+    data: Data, connection: Connection, start: datetime, end: datetime
+) -> tuple[Select[Any], dict[str, Any], str]:
+    """What holds the rows of the window, the values of its bound parameters, and its columns in words."""
+    statement, values = _statement(data, connection, start, end)
+    if isinstance(statement, Select):
+        if statement.whereclause is None:
+            raise DataError("data.timestamp: these moments cannot be compared in SQL")
+        return statement, values, str([(one.name, str(one.type)) for one in statement.selected_columns])
+    rows = text(str(data.query).strip().rstrip(";")).columns(*map(column, (str(data.time_column), data.target)))
+    inside = rows.subquery("rows")
+    every: Select[Any] = select(literal_column("*")).select_from(inside).limit(0)
+    return select(*inside.c), values, str(list(connection.execute(every, values).keys()))
 
 
 def _table(name: str, connection: Connection) -> Table:

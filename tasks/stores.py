@@ -60,6 +60,10 @@ class Stores:
             artifacts=embedded.artifacts if tracking == embedded.tracking else None,
         )
 
+    def kept(self, model: str) -> Path:
+        """The rows of a file source that were seen before, see :mod:`tasks.history`; it need not exist."""
+        return self.home / "history" / f"{model}.parquet"
+
     def rehearsed(self, scratch: Path) -> Stores:
         """The same for a dry run: looking into a SQLite file that is not there would make it, so it is made elsewhere.
 

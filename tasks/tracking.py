@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,10 +31,14 @@ from tasks.stores import Stores
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from tasks.canvas import Picture
     from tasks.training import Fitted
 
 FOLDER = "model"
 """Of the model among the artifacts of its run."""
+
+PLOTS = "plots"
+"""Of the pictures among them."""
 
 _PACKAGES = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
 _UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
@@ -278,6 +282,21 @@ def _train_metrics(policy: Policy, fitted: Fitted, split: Split, profile: Profil
         except Unmeasurable:
             continue  # it has no value on these rows; the holdout's is what decides
     return found
+
+
+def log_pictures(stores: Stores, run_id: str, pictures: Iterable[Picture]) -> None:
+    """Put pictures beside the model, as ``plots/<name>.png`` of its run; those of a later verdict replace them.
+
+    Raises:
+        mlflow.exceptions.MlflowException: When MLflow cannot be reached, or does not know the run.
+    """
+    from mlflow import MlflowClient  # noqa: PLC0415  see save()
+
+    client = MlflowClient(tracking_uri=stores.tracking, registry_uri=stores.tracking)
+    with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
+        for picture in pictures:
+            (Path(scratch) / f"{picture.name}.png").write_bytes(picture.png)
+        client.log_artifacts(run_id, scratch, PLOTS)
 
 
 def _register(client: MlflowClient, model: str, run: Any, trail: str) -> str:

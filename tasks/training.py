@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,7 +22,10 @@ from tasks.policy import Policy, Search
 from tasks.records import Measurement, Profile, Scores, Span
 from tasks.scoring import classes_of, score
 
-__all__ = ["Fitted", "TrainingError", "fit", "profile_of"]
+__all__ = ["Fitted", "Progress", "TrainingError", "fit", "profile_of", "silent"]
+
+Progress = Callable[[int, int, str], None]
+"""Is told (steps done, steps in all, what they are), often, and from the thread that trains."""
 
 _TICK = timedelta(microseconds=1)
 _FACTOR = 3
@@ -44,13 +47,18 @@ class Fitted:
     searched: bool = False
 
 
-def fit(policy: Policy, train: Dataset, *, search: bool = False) -> Fitted:
+def silent(_done: int, _total: int, _what: str) -> None:
+    """Tells nobody."""
+
+
+def fit(policy: Policy, train: Dataset, *, search: bool = False, progress: Progress = silent) -> Fitted:
     """Fit the policy's estimator, or call its trainer.
 
     Args:
         policy: Of the model.
         train: Labelled rows.
         search: Whether to look for better parameters first, where the policy has a space for it.
+        progress: Told how far a search is.
 
     Raises:
         PluginError: When the estimator or trainer cannot be imported or does not take the parameters.
@@ -63,7 +71,10 @@ def fit(policy: Policy, train: Dataset, *, search: bool = False) -> Fitted:
     else:
         model = build(training, train.features)
         wanted = training.search if search else None
-        fitted = _searched(policy, wanted, model, train, labels) if wanted else _fitted(policy, model, train, labels)
+        if wanted:
+            fitted = _searched(policy, wanted, model, train, labels, progress)
+        else:
+            fitted = _fitted(policy, model, train, labels)
     _check_answers(policy, fitted.model, train)
     return fitted
 
@@ -120,11 +131,13 @@ def _check_answers(policy: Policy, model: Any, train: Dataset) -> None:
         )
 
 
-def _searched(policy: Policy, search: Search, model: Any, train: Dataset, labels: NDArray[Any]) -> Fitted:
+def _searched(
+    policy: Policy, search: Search, model: Any, train: Dataset, labels: NDArray[Any], progress: Progress
+) -> Fitted:
     training = policy.training
     prefix = f"{STEP}__" if training.preprocess == "auto" else ""
     space = {f"{prefix}{name}": values for name, values in search.space.items()}
-    searcher = _searcher(policy, search, model, space, len(train))
+    searcher = _searcher(policy, search, model, space, len(train), progress)
     try:
         with warnings.catch_warnings():
             # A parameter set that cannot be fitted on one split has no score and is not chosen; that is enough.
@@ -143,7 +156,9 @@ def _searched(policy: Policy, search: Search, model: Any, train: Dataset, labels
     return Fitted(model=searcher.best_estimator_, params={**training.params, **found}, searched=True)
 
 
-def _searcher(policy: Policy, search: Search, model: Any, space: dict[str, list[Any]], rows: int) -> Any:
+def _searcher(
+    policy: Policy, search: Search, model: Any, space: dict[str, list[Any]], rows: int, progress: Progress
+) -> Any:
     from sklearn.experimental import enable_halving_search_cv  # noqa: F401, PLC0415  makes the next import possible
     from sklearn.model_selection import (  # noqa: PLC0415  costs seconds, and only a search needs it
         HalvingRandomSearchCV,
@@ -152,30 +167,44 @@ def _searcher(policy: Policy, search: Search, model: Any, space: dict[str, list[
     )
 
     candidates = min(search.iterations, math.prod(len(values) for values in space.values()))
+    judge = _Judge(policy, search.folds * candidates, progress)
     shared = {
         "cv": TimeSeriesSplit(n_splits=search.folds),
-        "scoring": _Judge(policy),
+        "scoring": judge,
         "random_state": policy.training.seed,
         "error_score": math.nan,
+        "return_train_score": False,  # halving would score every fit a second time, and nobody asks for it
     }
     if search.method == "random" or candidates < _FACTOR:
         return RandomizedSearchCV(model, space, n_iter=candidates, **shared)
     rounds = int(math.log(candidates, _FACTOR) + 1e-9)
     least = min(rows, max(rows // _FACTOR**rounds, 50 * (search.folds + 1)))
+    held = min(rounds, int(math.log(rows // least, _FACTOR) + 1e-9))  # few rows do not grow threefold as often
+    judge.total = search.folds * sum(math.ceil(candidates / _FACTOR**number) for number in range(held + 1))
     return HalvingRandomSearchCV(model, space, n_candidates=candidates, factor=_FACTOR, min_resources=least, **shared)
 
 
 class _Judge:
-    """Scores a parameter set by the very metric that the gate compares candidates by; more is better."""
+    """Scores a parameter set by the very metric that the gate compares candidates by; more is better.
 
-    def __init__(self, policy: Policy) -> None:
+    Each parameter set is scored once on each split, so counting the calls tells how far the search is.
+    """
+
+    def __init__(self, policy: Policy, total: int, progress: Progress) -> None:
+        self.done, self.total, self.progress = 0, total, progress
         gate = policy.gate
         rule = gate.regression or gate.performance
         self.policy = policy
         self.metric = rule.metric if rule else "r2" if policy.problem == "regression" else "accuracy"
         self.custom = custom_metric(self.metric)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Where fits run in other processes, those tell nobody."""
+        return {**self.__dict__, "progress": silent}
+
     def __call__(self, model: Any, features: pd.DataFrame, labels: NDArray[Any]) -> float:
+        self.done += 1
+        self.progress(min(self.done, self.total), self.total, f"search of {self.policy.model}'s parameters")
         target = pd.Series(labels.tolist(), dtype=object)
         rows = Dataset(
             features=features.reset_index(drop=True), target=target, time=pd.DatetimeIndex([pd.NaT] * len(target))

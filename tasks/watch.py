@@ -84,8 +84,8 @@ def _unhealthy(case: Case, standing: Standing, version: str, verdicts: tuple[Ver
     title = f"{case.model}: version {version} is unhealthy, " + (
         f"rolled back to {back.target}" if back.target is not None else "and nothing is eligible to go back to"
     )
-    _page_once(case, version, title, back.reason, always=newly or back.transition is not None)
-    return Tick(decision, back.reason, (*verdicts, back.verdict), back.transition, news=True)
+    news = _page_once(case, version, title, back.reason, always=newly or back.transition is not None)
+    return Tick(decision, back.reason, (*verdicts, back.verdict), back.transition, news=news or case.dry_run)
 
 
 def _quiet(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict, ...]) -> Tick:
@@ -93,8 +93,8 @@ def _quiet(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict
     settled = any(one.decision == "healthy" for one in verdicts)
     silent = next((one for one in verdict.findings if one.evidence.get("page")), None)
     if silent is not None:
-        _page_once(case, version, f"{case.model}: no evidence about version {version}", silent.reason)
-        return Tick("held", f"version {version} stays: {silent.reason}", verdicts)
+        news = _page_once(case, version, f"{case.model}: no evidence about version {version}", silent.reason)
+        return Tick("held", f"version {version} stays: {silent.reason}", verdicts, news=news)
     if settled and version not in standing.known_good:
         healthy = next(one for one in verdicts if one.decision == "healthy")
         return Tick("healthy", f"version {version} is known good: {healthy.reason}", verdicts, news=True)
@@ -103,14 +103,19 @@ def _quiet(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict
     return Tick("watching", f"version {version}: {verdict.reason}", verdicts)
 
 
-def _page_once(case: Case, version: str, title: str, reason: str, *, always: bool = False) -> None:
-    """Tell a person, but not every minute: once per silence deadline or watch, whichever is longer."""
+def _page_once(case: Case, version: str, title: str, reason: str, *, always: bool = False) -> bool:
+    """Tell a person, but not every minute: once per silence deadline or watch, whichever is longer.
+
+    Returns:
+        Whether it was told now.
+    """
     paged: datetime | None = case.ledger.fact_at(case.model, version, "paged")
     if (
         not always
         and paged is not None
         and case.now - paged < max(case.policy.health.silence, case.policy.health.watch)
     ):
-        return
+        return False
     case.state(version, "paged", title)
     case.tell(title, f"{reason}\ntrail {case.trail}")
+    return True

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, text
 from benchmarks import history
 from tasks import audit
 from tasks.ledger import Ledger
+from tasks.outbox import Message
 from tasks.records import Finding, Verdict
 from tasks.registry import Registry
 from tasks.stores import Stores
@@ -80,6 +81,18 @@ def run(stores: Stores, *arguments: str) -> subprocess.CompletedProcess[str]:
         env={"BACKSTOP_HOME": str(stores.home), "PATH": "", "COLUMNS": "200", "MLFLOW_DISABLE_TELEMETRY": "true"},
         cwd=DOCS.parents[1],
     )
+
+
+def test_what_no_sink_has_taken_is_shown(moved: Ledger, stores: Stores) -> None:
+    told = {"model": "churn", "trail": "t2", "at": T0, "sink": "slack://***", "address": "d", "body": "b", "due": T0}
+    (one, other) = moved.outbox.put(
+        Message(kind="notification", title=title, **told) for title in ("churn: rolled back", "churn: held")
+    )
+    moved.outbox.settle(one, T0, ok=False)
+    moved.outbox.settle(other, T0, ok=False, final=True)
+    shown = run(stores, "churn", "--no-mlflow").stdout
+    assert "not delivered to slack://***, tried again after 2026-01-05 12:01:00 UTC: churn: rolled back" in shown
+    assert "not delivered to slack://***, given up: churn: held (of 2026-01-05 12:00:00 UTC, trail t2)" in shown
 
 
 def test_who_served_since_when_until_when_on_what(moved: Ledger) -> None:

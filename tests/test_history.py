@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from samples import END, START, policy, rows
 
-from tasks import history
 from tasks.data import DataError, Dataset, fingerprint, load
 from tasks.stores import Stores
 
@@ -31,7 +30,7 @@ def read(source: Path, place: Stores, *, remember: bool = True) -> Dataset:
 
 
 def kept(place: Stores) -> Path:
-    return history.path_of(place.home, "sample")
+    return place.kept("sample")
 
 
 def test_an_overwritten_file_does_not_lose_the_older_rows(source: Path, place: Stores) -> None:

@@ -8,52 +8,27 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from mailboxes import Inbox, Mail, listening
 
 from tasks.notify import Delivery, expand, mask, send
 
 # apprise imports imghdr for its Slack plugin; Python 3.13 has dropped it, and apprise knows.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
+SLACK = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+"""As apprise's own documentation writes it."""
 SECRET = "hunter2secret"  # noqa: S105  it must never be seen again
-
-
-class Inbox(ThreadingHTTPServer):
-    """A real web hook."""
-
-    status = 200
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Hook)
-        self.received: list[dict[str, object]] = []
-
-
-class Hook(BaseHTTPRequestHandler):
-    """Keeps what is posted."""
-
-    def do_POST(self) -> None:
-        assert isinstance(self.server, Inbox)
-        self.server.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(self.server.status)
-        self.end_headers()
-
-    def log_message(self, *arguments: object) -> None:
-        """Quiet."""
 
 
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
-    with Inbox() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    server = Inbox()
+    with listening(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -70,6 +45,27 @@ def test_a_web_hook_gets_title_and_body(inbox: Inbox) -> None:
     assert delivery == Delivery(sink="json://***", ok=True)
     assert inbox.received[0]["title"] == "rolled back"
     assert inbox.received[0]["message"] == "one\n- two"
+
+
+def test_an_e_mail_has_the_decision_as_its_subject_and_is_sent_with_the_password() -> None:
+    mail = Mail()
+    with listening(mail):
+        url = f"mailto://ana:${{SMTP_PASSWORD}}@127.0.0.1:{mail.server_port}?smtp=127.0.0.1&mode=insecure&from=b@x.org&to=ml@x.org"
+        (delivery,) = send((url,), title="churn: promoted", body="one\ntwo", environment={"SMTP_PASSWORD": SECRET})
+    assert delivery == Delivery(sink="mailto://***", ok=True)
+    (message,) = mail.received
+    assert (message["subject"], message["to"]) == ("churn: promoted", "ml@x.org")
+    assert "one" in message.as_string()
+    assert mail.logins == [f"ana\0{SECRET}"]
+
+
+def test_slack_gets_the_decision_first_in_its_own_form(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apprise.plugins.slack.NotifySlack.webhook_url", f"http://127.0.0.1:{inbox.server_port}")
+    (delivery,) = send((SLACK,), title="churn: promoted", body="version 2", environment={})
+    assert delivery == Delivery(sink="slack://***", ok=True)
+    assert inbox.paths == ["/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"]
+    told = json.dumps(inbox.received[0])
+    assert 0 < told.index("churn: promoted") < told.index("version 2")
 
 
 def test_a_name_is_taken_from_the_environment_when_the_message_is_sent(inbox: Inbox) -> None:

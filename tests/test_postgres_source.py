@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 from test_postgres import url  # noqa: F401  a fixture is found by its name
 
 from tasks.data import DataError, Dataset, fingerprint, load
+from tasks.freshness import sample
 from tasks.stores import Stores
 
 FIRST, LAST = START + timedelta(hours=10), START + timedelta(hours=110)
@@ -62,6 +63,33 @@ def test_the_window_is_the_same_however_the_time_is_kept(filled: str, tmp_path: 
     found = read(filled, tmp_path, **data)
     assert len(found) == 100
     assert fingerprint(found) == fingerprint(expected)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"table": "public.customers"},
+        {"query": "SELECT * FROM customers WHERE at >= :start AND at < :end;"},
+        {"table": "customers", "timestamp": "naive", "timezone": "UTC"},
+        {"table": "customers", "timestamp": "written"},
+        {"table": "customers", "timestamp": {"column": "place", "start": "2024-01-01", "step": "1h"}},
+    ],
+)
+def test_a_change_is_told_without_reading_the_rows(filled: str, data: dict[str, Any]) -> None:
+    def told() -> str:
+        return sample(policy(filled, data=data), start=FIRST, end=LAST).digest
+
+    def changed(statement: str) -> bool:
+        engine = create_engine(filled.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
+        with engine.begin() as connection:
+            assert connection.execute(text(statement)).rowcount == 1
+        return told() != before
+
+    before = told()
+    assert told() == before
+    where = "WHERE place = 70"
+    assert changed(f'UPDATE customers SET "left" = NULL {where}')
+    assert changed(f"DELETE FROM customers {where}")
 
 
 def test_an_ordinal_column_is_read_as_time(filled: str, tmp_path: Path) -> None:

@@ -11,8 +11,22 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tasks.canvas import Picture
+from tasks.places import Places
 from tasks.records import Finding, Judge, Report, Transition, Verdict
-from tasks.report import NEXT, amount, finding_rows, ledger_table, line, markdown, table
+from tasks.report import (
+    NEXT,
+    amount,
+    brief,
+    finding_rows,
+    ledger_table,
+    line,
+    markdown,
+    run_name,
+    table,
+    table_rows,
+    tick_name,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 NOW = datetime(2024, 4, 15, 2, 0, tzinfo=UTC)
@@ -145,19 +159,19 @@ def test_unknown_never_reads_as_a_pass() -> None:
 # Markdown
 
 
-def test_a_report_begins_with_the_decision_and_ends_with_what_to_do_and_the_trail() -> None:
+def test_a_report_begins_with_the_decision_and_what_to_do_and_ends_with_the_trail() -> None:
     text = markdown(report())
     places = [
         text.index(part)
         for part in (
             "# churn: gate failed",
             "**f1_weighted lost 0.04**",
+            "## What to do next",
+            NEXT["gate-failed"],
             "## Why",
             "## What was looked at",
             "| regression | fail |",
             "| latency | pass |",
-            "## What to do next",
-            NEXT["gate-failed"],
             "- trail: abc123",
             "- in Production now: 3",
         )
@@ -189,6 +203,86 @@ def test_user_text_cannot_break_the_table_or_become_markup() -> None:
     assert "**bold**" not in text
 
 
+def test_a_report_has_its_pictures_in_itself_and_says_which_have_no_room() -> None:
+    small, large = (Picture(name=name, caption="1 <b> [x]", png=bytes(size)) for name, size in SIZES.items())
+    text = markdown(report(), [small, large])
+    assert text.count("](data:image/png;base64,") == 1
+    assert "![drift](data:image/png;base64,AAAA" in text
+    assert "1 &lt;b&gt; \\[x\\]" in text
+    assert "no room here for curves" in text
+    assert len(text) < 400_000
+    assert "In pictures" not in markdown(report())
+
+
+SIZES = {"drift": 30_000, "curves": 300_000}
+
+
+def test_a_report_leads_to_the_run_the_version_and_the_story() -> None:
+    there = markdown(report(), (), Places(mlflow="http://mlflow:5000"), "e1f2")
+    assert "(http://mlflow:5000/#/runs/e1f2)" in there
+    assert "(http://mlflow:5000/#/models/churn/versions/4)" in there
+    assert "python -m flows.trail abc123" in there
+    embedded = markdown(report(), (), Places(), "e1f2")
+    assert "`e1f2`; `make mlflow-ui` shows it" in embedded
+    assert "](" not in embedded
+
+
+# Names and messages
+
+
+TRIGGERS = Verdict(
+    judge="triggers",
+    decision="retrain",
+    reason="it drifted",
+    findings=(
+        Finding(name="drift", outcome="breach", reason="3 of 6"),
+        Finding(name="performance", outcome="breach", reason="lost 5 points"),
+        Finding(name="age", outcome="ok", reason="2 days"),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "actor", "expected"),
+    [
+        ({"verdicts": (TRIGGERS, GATE)}, "", "retrain churn: drift + performance"),
+        ({"verdicts": (TRIGGERS, GATE), "dry_run": True}, "", "retrain churn: drift + performance (dry run)"),
+        ({"verdicts": (TRIGGERS,), "decision": "kept", "candidate": None}, "", "retrain churn: kept"),
+        ({"verdicts": (), "decision": "waiting"}, "", "retrain churn: version 4 waiting"),
+        ({"flow": "promote", "decision": "promoted"}, "ada", "promote churn 4 by ada"),
+        ({"flow": "promote", "decision": "rejected"}, "ada", "reject churn 4 by ada"),
+        ({"flow": "rollback", "decision": "rolled-back"}, "ada", "roll back churn to 4 by ada"),
+        ({"flow": "rollback", "decision": "held", "candidate": None}, "", "rollback churn: held"),
+        (
+            {"flow": "promote", "decision": "promoted"},
+            "x" * 60,
+            f"promote churn 4 by {'x' * 38} …",
+        ),
+    ],
+)
+def test_a_run_is_called_after_what_it_did_and_why(changes: dict[str, object], actor: str, expected: str) -> None:
+    assert run_name(report(**changes), actor) == expected
+
+
+def test_a_tick_is_called_after_the_most_serious_thing_that_it_saw() -> None:
+    calm = [report(flow="watch", model=f"m{number}", decision="watching") for number in range(11)]
+    back = report(flow="watch", decision="rolled-back")
+    failed = report(flow="watch", model="price", decision="failed")
+    assert tick_name([*calm, back]) == "watch 12 models: rolled back churn"
+    assert tick_name([*calm, back, failed]) == "watch 13 models: failed price; rolled back churn"
+    assert tick_name([back]) == "watch churn: rolled back"
+    assert tick_name(calm) == "watch 11 models: nothing to do"
+    assert len(tick_name([report(flow="watch", model="x" * 63, decision="failed")] * 50)) <= 100
+
+
+def test_a_long_message_is_cut_where_a_part_of_it_ends() -> None:
+    assert brief("short;\n and  one line") == "short; and one line"
+    cut = brief("; ".join(f"check {number} failed on some rows" for number in range(50)))
+    assert cut.endswith("failed on some rows …")
+    assert 150 < len(cut) <= 300
+    assert brief("x" * 400) == f"{'x' * 298} …"
+
+
 # Tables
 
 
@@ -200,6 +294,18 @@ def test_the_terminal_shows_user_text_as_it_is() -> None:
     text = shown(table(verdict))
     assert text.count(nasty) == 2
     assert "unknown" in text
+
+
+def test_the_table_of_the_gate_has_what_decided_first() -> None:
+    rows = table_rows(GATE)
+    assert rows[0] == {
+        "check": "regression",
+        "outcome": "fail",
+        "value": "-0.04",
+        "limit": "-0.02, margin 0.02",
+        "n": "12,000",
+    }
+    assert [row["outcome"] for row in rows] == ["fail", "inconclusive", "pass", "pass"]
 
 
 def test_the_ledger_shows_every_transition_with_who_and_why() -> None:
@@ -242,7 +348,7 @@ def test_every_decision_a_flow_can_end_in_has_a_next_step_and_a_chapter() -> Non
     assert set(NEXT) <= chapters
 
 
-@pytest.mark.parametrize("page", ["decisions.md", "runbook.md"])
+@pytest.mark.parametrize("page", ["decisions.md", "runbook.md", "reading-a-run.md"])
 def test_links_between_the_documents_lead_somewhere(page: str) -> None:
     text = (ROOT / "docs" / page).read_text("utf-8")
     links = re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text)

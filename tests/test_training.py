@@ -168,6 +168,18 @@ def test_a_search_finds_the_parameter_that_works(tmp_path: Path, method: str) ->
     assert not training.fit(of, divided(of, tmp_path).train, search=False).searched
 
 
+@pytest.mark.parametrize("method", ["halving", "random"])
+@pytest.mark.parametrize("sets", [2, 4, 10])
+def test_a_search_tells_how_far_it_is_and_ends_at_all_of_it(tmp_path: Path, method: str, sets: int) -> None:
+    space = {"C": [0.001 * 3**number for number in range(sets)]}
+    of = policy(training={**LINEAR, "search": {"method": method, "iterations": sets, "folds": 2, "space": space}})
+    told: list[tuple[int, int]] = []
+    train = divided(of, tmp_path).train
+    training.fit(of, train, search=True, progress=lambda done, total, _: told.append((done, total)))
+    total = told[-1][1]
+    assert told == [(number + 1, total) for number in range(total)]
+
+
 def test_parameter_sets_that_cannot_be_fitted_are_not_chosen_and_all_of_them_are_an_error(tmp_path: Path) -> None:
     search: dict[str, Any] = {"method": "random", "iterations": 2, "space": {"C": [-1.0, 1.0]}}
     of = policy(training={**LINEAR, "search": search})

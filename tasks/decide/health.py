@@ -7,11 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import numpy as np
-
 from tasks.decide import phrase
-from tasks.decide.intervals import Floats, clopper_pearson
-from tasks.decide.sequential import mixed, replay, smallest_visible
+from tasks.decide.eprocess import mixed, smallest_visible, trace
 from tasks.policy import Health, Problem
 from tasks.records import Finding, HealthEvidence, Look, Outcome, Verdict
 
@@ -27,14 +24,14 @@ class _Metric:
         tolerated: Share of bad outcomes that is tolerated.
         bad: Bad outcomes per look.
         words: What a bad outcome is.
-        log_e: Log of its e-process, shape (looks,).
+        log_e: Log of its e-process after each look.
     """
 
     name: str
     tolerated: float
-    bad: Floats
+    bad: tuple[int, ...]
     words: str
-    log_e: Floats
+    log_e: tuple[float, ...]
 
 
 def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, planned_looks: int) -> Verdict:
@@ -65,10 +62,10 @@ def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, pl
     if not evidence.looks:
         return _unknown(f"watching, 0 of {planned_looks} looks", (traffic,))
     combined = mixed([metric.log_e for metric in metrics])
-    peak = int(np.argmax(combined))
+    peak = combined.index(max(combined))
     threshold = -math.log(rules.false_rollback)
     if combined[peak] >= threshold:
-        return _unhealthy(evidence, metrics, traffic, (peak, float(combined[peak]), threshold))
+        return _unhealthy(evidence, metrics, traffic, (peak, combined[peak], threshold))
     return _quiet(evidence, rules, metrics, traffic, planned_looks)
 
 
@@ -85,11 +82,11 @@ def _metrics(looks: tuple[Look, ...], rules: Health, problem: Problem | str, pla
         limits.append(("latency_p95", _SLOW, lambda look: look.slow, slower))
     if rules.accuracy is not None and problem != "regression":
         limits.append(("accuracy", 1 - rules.accuracy, lambda look: look.wrong, "were answered wrongly"))
-    total = np.array([look.requests for look in looks], dtype=np.float64)
+    total = [look.requests for look in looks]
     metrics = []
     for name, tolerated, count, words in limits:
-        bad = np.array([count(look) for look in looks], dtype=np.float64)
-        metrics.append(_Metric(name, tolerated, bad, words, replay(bad, total, tolerated, planned)))
+        bad = tuple(count(look) for look in looks)
+        metrics.append(_Metric(name, tolerated, bad, words, trace(bad, total, tolerated, planned)))
     return metrics
 
 
@@ -141,15 +138,15 @@ def _unhealthy(
     evidence: HealthEvidence, metrics: list[_Metric], traffic: Finding, alarm: tuple[int, float, float]
 ) -> Verdict:
     peak, log_e, threshold = alarm
-    carrier = max(metrics, key=lambda metric: float(metric.log_e[peak]))
+    carrier = max(metrics, key=lambda metric: metric.log_e[peak])
     findings = [traffic]
     for metric in metrics:
-        carries = metric is carrier or float(metric.log_e.max()) >= threshold
+        carries = metric is carrier or max(metric.log_e) >= threshold
         outcome: Outcome = "breach" if carries else "unknown"
         said = _counted(metric, evidence)
         verdict = f", shown to be more than the {phrase.percent(metric.tolerated)} tolerated"
         reason = said + (verdict if carries else "; another metric raised the alarm")
-        findings.append(_finding(metric, evidence, outcome, reason))
+        findings.append(_finding(metric, evidence, outcome, reason, concluded=True))
     when = evidence.looks[peak].start
     reason = "; ".join(finding.reason for finding in findings if finding.outcome == "breach")
     reason += f" (evidence {phrase.number(math.exp(min(log_e, 700)))} against {phrase.number(math.exp(threshold))} "
@@ -166,7 +163,7 @@ def _quiet(evidence: HealthEvidence, rules: Health, metrics: list[_Metric], traf
         said = f"{_counted(metric, evidence)}; {_visible(metric, evidence, rules, len(metrics))}"
         labelled = sum(look.labelled for look in evidence.looks)
         enough = trusted and (metric.name != "accuracy" or labelled >= rules.min_requests)
-        findings.append(_finding(metric, evidence, "ok" if enough else "unknown", said))
+        findings.append(_finding(metric, evidence, "ok" if enough else "unknown", said, concluded=trusted))
     told = "; ".join(finding.reason for finding in findings[1:])
     if trusted:
         reason = f"no alarm in {done} looks: {told}"
@@ -193,7 +190,7 @@ def _visible(metric: _Metric, evidence: HealthEvidence, rules: Health, metrics: 
 
 
 def _counted(metric: _Metric, evidence: HealthEvidence) -> str:
-    bad, total = int(metric.bad.sum()), sum(look.requests for look in evidence.looks)
+    bad, total = sum(metric.bad), sum(look.requests for look in evidence.looks)
     if metric.name == "accuracy":
         labelled = sum(look.labelled for look in evidence.looks)
         of = f"{phrase.count(labelled)} labelled ({phrase.count(total)} in all)"
@@ -202,9 +199,10 @@ def _counted(metric: _Metric, evidence: HealthEvidence) -> str:
     return f"{metric.name}: {phrase.count(bad)} of {of} requests {metric.words}"
 
 
-def _finding(metric: _Metric, evidence: HealthEvidence, outcome: Outcome, reason: str) -> Finding:
-    bad, total = int(metric.bad.sum()), int(sum(look.requests for look in evidence.looks))
-    interval = clopper_pearson(bad, total, 0.95) if total else None
+def _finding(metric: _Metric, evidence: HealthEvidence, outcome: Outcome, reason: str, *, concluded: bool) -> Finding:
+    bad, total = sum(metric.bad), int(sum(look.requests for look in evidence.looks))
+    # Every minute nothing is concluded, and nobody reads how sure that is; it would cost the tick a fifth of a second.
+    interval = _interval(bad, total) if total and concluded else None
     rate = bad / total if total else None
     turned = metric.name == "accuracy"  # the policy states the share of right answers, the watch counts wrong ones
     return Finding(
@@ -217,8 +215,14 @@ def _finding(metric: _Metric, evidence: HealthEvidence, outcome: Outcome, reason
         n=total,
         evidence={
             "bad": bad,
-            "log_e": float(metric.log_e[-1]),
-            "log_e_peak": float(metric.log_e.max()),
+            "log_e": metric.log_e[-1],
+            "log_e_peak": max(metric.log_e),
             "looks": len(evidence.looks),
         },
     )
+
+
+def _interval(bad: int, total: int) -> tuple[float, float]:
+    from tasks.decide.intervals import clopper_pearson  # noqa: PLC0415  a quiet tick must import no numpy
+
+    return clopper_pearson(bad, total, 0.95)

@@ -1,4 +1,7 @@
-"""Bounds for what a sample can tell. Every bound is one-sided at ``confidence``: each side errs that rarely."""
+"""Bounds for what a sample can tell. Every bound is one-sided at ``confidence``: each side errs that rarely.
+
+scipy is imported where it is called: a quiet tick of the watch, every minute, needs no bound.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,21 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, betaincinv, ndtri, stdtrit
 
 Floats = NDArray[np.float64]
 
 
 def normal_quantile(confidence: float) -> float:
     """The z such that a standard normal is below it with this probability."""
+    from scipy.special import ndtri  # noqa: PLC0415  see the module
+
     return float(ndtri(confidence))
 
 
 def t_quantile(confidence: float, degrees: int) -> float:
     """The same of Student's t."""
+    from scipy.special import stdtrit  # noqa: PLC0415  see the module
+
     return float(stdtrit(degrees, confidence))
 
 
@@ -29,6 +35,8 @@ def clopper_pearson(hits: int, n: int, confidence: float) -> tuple[float, float]
     """
     if n <= 0 or not 0 <= hits <= n:
         raise ValueError(f"{hits} of {n} is no share; count at least one observation")
+    from scipy.special import betaincinv  # noqa: PLC0415  see the module
+
     low = 0.0 if hits == 0 else float(betaincinv(hits, n - hits + 1, 1 - confidence))
     high = 1.0 if hits == n else float(betaincinv(hits + 1, n - hits, confidence))
     return low, high
@@ -69,6 +77,8 @@ def quantile_bounds(sample: Floats, level: float, confidence: float) -> tuple[fl
     Returns:
         Lower and upper bound; None on a side where the sample is too small to have one.
     """
+    from scipy.special import bdtr  # noqa: PLC0415  see the module
+
     ordered = np.sort(sample)
     n = ordered.size
     # at_most[k] is P(at most k of the n values lie below the quantile).

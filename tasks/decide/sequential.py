@@ -14,11 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tasks.decide.eprocess import AT_ONCE, ODDS, smallest_visible
 from tasks.decide.intervals import Floats
 
-ODDS = (1.3, 1.69, 2.86, 8.16)
-"""By how much each bet says that the odds of a bad outcome rose."""
-_AT_ONCE = 0.7
+__all__ = ["ODDS", "at_once", "mixed", "replay", "smallest_visible"]
 
 
 def replay(bad: ArrayLike, total: ArrayLike, p0: ArrayLike, planned: int) -> Floats:
@@ -40,14 +39,14 @@ def replay(bad: ArrayLike, total: ArrayLike, p0: ArrayLike, planned: int) -> Flo
     tolerated = np.broadcast_to(np.asarray(p0, dtype=np.float64), n.shape)
     _check(s, n, tolerated, planned)
     steps = _log_growth(s, n, tolerated)
-    restart = 0.0 if planned < 2 else (1 - _AT_ONCE) / (len(ODDS) * (planned - 1))
-    wealth = np.full((*n.shape[:-1], len(ODDS)), math.log(_AT_ONCE / len(ODDS)))
+    restart = 0.0 if planned < 2 else (1 - AT_ONCE) / (len(ODDS) * (planned - 1))
+    wealth = np.full((*n.shape[:-1], len(ODDS)), math.log(AT_ONCE / len(ODDS)))
     out = np.empty(n.shape)
     for look in range(n.shape[-1]):
         if restart and 0 < look < planned:
             wealth = np.logaddexp(wealth, math.log(restart))
         wealth = wealth + steps[..., look, :]
-        unspent = 1 - _AT_ONCE - len(ODDS) * restart * min(look, planned - 1)
+        unspent = 1 - AT_ONCE - len(ODDS) * restart * min(look, planned - 1)
         total_wealth = np.logaddexp.reduce(wealth, axis=-1)
         out[..., look] = np.logaddexp(total_wealth, math.log(unspent)) if unspent > 1e-12 else total_wealth
     return out
@@ -69,44 +68,6 @@ def mixed(processes: Sequence[Floats]) -> Floats:
         raise ValueError("there is no e-process to combine; enable at least one metric")
     out: Floats = np.logaddexp.reduce(np.stack(processes), axis=0) - math.log(len(processes))
     return out
-
-
-def smallest_visible(total: int, p0: float, log_threshold: float) -> float | None:
-    """The smallest rate that would have raised the alarm by now, had it been there from the start.
-
-    Computed for counts that follow the rate exactly and without the restarts, so it errs on the large side.
-
-    Args:
-        total: Outcomes so far.
-        p0: The tolerated rate.
-        log_threshold: Log of the e-value that is an alarm.
-
-    Returns:
-        A rate above p0, or None when not even failing every time would have been seen.
-    """
-    if total <= 0 or _forecast(total, 1.0, p0) < log_threshold:
-        return None
-    low, high = p0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _forecast(total, middle, p0) >= log_threshold else (middle, high)
-    return high
-
-
-def _forecast(total: int, rate: float, p0: float) -> float:
-    logs = [total * (rate * up + (1 - rate) * down) for up, down in _bets(p0)]
-    top = max(logs)
-    return top + math.log(sum(math.exp(one - top) for one in logs)) + math.log(_AT_ONCE / len(ODDS))
-
-
-def _bets(p0: float) -> list[tuple[float, float]]:
-    """Per bet, the log of the factor for a bad and for a good outcome."""
-    pairs = []
-    for ratio in ODDS:
-        odds = ratio * p0 / (1 - p0)
-        p1 = odds / (1 + odds)
-        pairs.append((math.log(p1 / p0), math.log((1 - p1) / (1 - p0))))
-    return pairs
 
 
 def _log_growth(bad: Floats, total: Floats, p0: Floats) -> Floats:

@@ -14,7 +14,18 @@ ROOT = Path(__file__).resolve().parents[2]
 OWN = ("flows", "tasks", "serving", "rehearsal")
 HEAVY = {"prefect", "mlflow", "sklearn", "pandas", "sqlalchemy", "joblib", "pyarrow"}
 JUDGEMENT_MAY = ("tasks.decide", "tasks.records", "tasks.policy", "tasks.expression", "tasks.quantities")
-LIGHT = ("ledger", "requests", "health_sources", "records", "policy")
+LIGHT = (
+    "ledger",
+    "requests",
+    "health_sources",
+    "records",
+    "policy",
+    "freshness",
+    "sources",
+    "plugins",
+    "case",
+    "glance",
+)
 STAGE_CALLS = {"transition_model_version_stage", "set_registered_model_alias", "delete_registered_model_alias"}
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from tasks.decide.eprocess import trace
 from tasks.decide.sequential import ODDS, at_once, mixed, replay, smallest_visible
 
 ALARM = math.log(100)
@@ -118,3 +119,23 @@ def test_what_is_visible_would_indeed_have_raised_the_alarm() -> None:
     assert replay(rate * counts, counts, 0.1, 30).max() >= ALARM - 1e-6
     assert smallest_visible(3, 0.5, ALARM) is None
     assert smallest_visible(0, 0.1, ALARM) is None
+
+
+@pytest.mark.parametrize("planned", [1, 2, 30, 200])
+def test_one_process_in_plain_numbers_is_the_same_as_many_in_arrays(planned: int) -> None:
+    rng = np.random.default_rng(planned)
+    total = rng.integers(0, 5_000, 200)
+    for p0, truth in ((0.05, 0.04), (0.1, 0.3), (0.01, 0.5), (0.5, 0.0)):
+        bad = rng.binomial(total, truth)
+        plain = trace(bad.tolist(), total.tolist(), p0, planned)
+        assert plain == pytest.approx(replay(bad, total, p0, planned).tolist(), rel=1e-9, abs=1e-9)
+        assert all(map(math.isfinite, plain))
+
+
+@pytest.mark.parametrize(
+    ("bad", "total", "p0", "planned"),
+    [([3], [2], 0.1, 1), ([-1], [2], 0.1, 1), ([1], [2], 0.0, 1), ([1], [2], 1.0, 1), ([1], [2], 0.1, 0)],
+)
+def test_plain_numbers_that_cannot_be_are_refused(bad: list[int], total: list[int], p0: float, planned: int) -> None:
+    with pytest.raises(ValueError, match=r"counts|tolerated|planned"):
+        trace(bad, total, p0, planned)

@@ -178,7 +178,14 @@ USER_CODE = {
 def lasting(scene: Scene) -> tuple[Any, ...]:
     """Everything but the tables that tell of the mistake."""
     ledger, mlflow, files = scene.mark()
-    telling = {"backstop_decisions", "backstop_notifications", "backstop_evidence", "backstop_chain", "sqlite_sequence"}
+    telling = {
+        "backstop_decisions",
+        "backstop_notifications",
+        "backstop_messages",
+        "backstop_evidence",
+        "backstop_chain",
+        "sqlite_sequence",
+    }
     rows = {table: found for table, found in ledger.items() if table not in telling}
     return rows, mlflow, {path: at for path, at in files.items() if not path.endswith("told.jsonl")}
 

@@ -1,22 +1,12 @@
-"""prefect.yaml: what it names is there and fits, its forms explain themselves, and a real worker runs it."""
+"""prefect.yaml: what it names is there and fits, and its forms explain themselves; tests/live has a worker run it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import re
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import httpx
 import pytest
@@ -28,8 +18,8 @@ from prefect.server.api.dependencies import LimitBody
 from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.utilities.schema_tools import validate
 from prefect.utilities.schema_tools.validation import ValidationError, is_valid_schema
-from scene import FIRST, Scene, day
 
+from flows.approve import approve
 from flows.promote import promote
 from flows.retrain import retrain
 from flows.rollback import rollback
@@ -38,7 +28,7 @@ from flows.watch import watch
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
 DEPLOYMENTS: list[dict[str, Any]] = PROJECT["deployments"]
-FLOWS = [retrain, watch, promote, rollback]
+FLOWS = [retrain, watch, promote, rollback, approve]
 
 
 def named(deployment: dict[str, Any]) -> str:
@@ -96,7 +86,11 @@ def by_name() -> dict[str, Any]:
 # The file.
 
 
-@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=named)
+FORMS = [one for one in DEPLOYMENTS if not named(one).startswith("recover/")]
+"""What a person may start; a recovery is started by an automation, and its only field is a run's id."""
+
+
+@pytest.mark.parametrize("deployment", FORMS, ids=named)
 def test_what_a_deployment_names_is_there_and_fits(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "path", list(sys.path))  # Prefect puts the folder of the file in front
@@ -104,27 +98,31 @@ def test_what_a_deployment_names_is_there_and_fits(deployment: dict[str, Any], m
     assert flow.name == named(deployment).partition("/")[0]
     assert properties(flow) == properties(by_name()[flow.name])
     schema = flow.parameters.model_dump()
-    validate(deployment["parameters"], schema, raise_on_error=True, ignore_required=True)
-    assert next(iter(deployment["parameters"])) == "policy"
-    assert (ROOT / deployment["parameters"]["policy"]).exists()
+    given = deployment.get("parameters", {})  # what an event starts has none: they come with the event
+    validate(given, schema, raise_on_error=True, ignore_required=True)
+    assert list(given)[:1] in ([], ["policy"])
+    assert (ROOT / given.get("policy", "")).exists()
     with pytest.raises(ValidationError, match="perhaps"):
-        validate({**deployment["parameters"], "dry_run": "perhaps"}, schema, raise_on_error=True, ignore_required=True)
+        validate({**given, "dry_run": "perhaps"}, schema, raise_on_error=True, ignore_required=True)
 
 
 def test_names_are_not_given_twice_and_every_flow_has_a_deployment() -> None:
     names = [named(deployment) for deployment in DEPLOYMENTS]
     assert len(set(names)) == len(names)
-    assert {name.partition("/")[0] for name in names} == set(by_name())
+    assert {name.partition("/")[0] for name in names} == {*by_name(), "recover"}
     assert all(deployment["description"] and deployment["tags"] for deployment in DEPLOYMENTS)
     assert {deployment["work_pool"]["name"] for deployment in DEPLOYMENTS} == {"backstop"}
 
 
-def test_what_is_scheduled_does_not_pile_up() -> None:
+def test_ticks_do_not_pile_up_and_no_event_is_lost() -> None:
+    """The next tick sees what a cancelled one would have seen; an event that is cancelled is seen by nobody."""
+    wanted = {"watch": ConcurrencyLimitStrategy.CANCEL_NEW, "retrain": ConcurrencyLimitStrategy.ENQUEUE}
     for deployment in DEPLOYMENTS:
-        if "schedules" in deployment:
+        strategy = wanted.get(named(deployment).partition("/")[0])
+        if strategy is not None:
             limit = deployment["concurrency_limit"]
             assert limit["limit"] == 1
-            assert ConcurrencyLimitStrategy(limit["collision_strategy"]) is ConcurrencyLimitStrategy.CANCEL_NEW
+            assert ConcurrencyLimitStrategy(limit["collision_strategy"]) is strategy
 
 
 def test_the_retraining_is_weekly_and_the_watch_is_every_minute() -> None:
@@ -156,109 +154,3 @@ def test_the_installed_fastapi_takes_the_nulls_that_prefects_client_sends() -> N
 
     answer = asyncio.run(ask())
     assert answer.status_code == 200, answer.text
-
-
-class Server:
-    """A real Prefect server with a home of its own, and the commands of a person who uses it."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}/api"
-        self.log = folder / "server.log"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        self.environment = {**kept, "PREFECT_HOME": str(folder), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1"}
-        self.environment["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-
-    def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
-        with self.log.open("w", encoding="utf-8") as log:
-            # A group of its own, so that its children can be ended with it and nothing else is.
-            self.process = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
-            )
-        for _ in range(360):
-            if self.process.poll() is None and self.healthy():
-                return self
-            time.sleep(0.5)
-        self.__exit__()
-        raise TimeoutError(f"the server did not become healthy: {self.log.read_text('utf-8')[-2000:]}")
-
-    def __exit__(self, *_: object) -> None:
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self.process.pid, sign)
-                self.process.wait(timeout=20)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
-
-    def healthy(self) -> bool:
-        try:
-            return bool(self.call("/health"))
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
-
-    def call(self, path: str, method: str = "GET", **body: Any) -> Any:
-        """One request to the API."""
-        data = json.dumps(body).encode() if body else None
-        request = urllib.request.Request(  # noqa: S310  the address is our own
-            self.url + path, data=data, method=method, headers={"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  see above
-            text = answer.read()
-        return json.loads(text) if text else None
-
-    def prefect(self, *arguments: str, **environment: str) -> str:
-        """A command of Prefect's own, as a person types it in this folder."""
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-            env={**self.environment, **environment},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=240,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """With the work pool and every deployment of prefect.yaml."""
-    with Server(tmp_path_factory.mktemp("prefect")) as running:
-        running.call("/work_pools/", "POST", name="backstop", type="process")
-        running.prefect("deploy", "--all")
-        # Its tick every minute is not what the test waits for.
-        watching = running.call("/deployments/name/watch/all-models")
-        running.call(f"/deployments/{watching['id']}", "PATCH", paused=True)
-        yield running
-
-
-@pytest.mark.slow
-def test_a_worker_runs_what_prefect_yaml_deploys(server: Server, empty: Scene) -> None:
-    assert {named(deployment) for deployment in DEPLOYMENTS} == {
-        f"{server.call('/flows/' + one['flow_id'])['name']}/{one['name']}"
-        for one in server.call("/deployments/filter", "POST", limit=50)
-    }
-    deployed = server.call("/deployments/name/promote/by-hand")
-    assert deployed["parameter_openapi_schema"]["properties"]["reason"]["description"] == "Why. It is kept."
-    assert deployed["enforce_parameter_schema"] is True
-
-    parameters = ["-p", f"policy={empty.policy()}", "-p", f"as_of={day(FIRST).isoformat()}"]
-    asked = server.prefect("deployment", "run", "retrain/churn", *parameters)
-    run_id = str(re.findall(r"UUID: ([0-9a-f-]{36})", asked)[0])
-    worked = server.prefect(
-        *("worker", "start", "--pool", "backstop", "--type", "process", "--run-once"),
-        BACKSTOP_HOME=str(empty.home),
-    )
-    run = server.call(f"/flow_runs/{run_id}")
-    state = run["state"]
-    assert (state["type"], state["name"]) == ("COMPLETED", "Promoted"), worked
-    assert state["message"].startswith("version 1 is the first in Production")
-    assert (empty.view.production, empty.standing.production) == (("1",), "1")
-    assert empty.history[-1].flow_run_id == run["id"]
-    (report,) = server.call("/artifacts/filter", "POST", artifacts={"key": {"any_": ["retrain-churn"]}})
-    assert report["flow_run_id"] == run["id"]
-    assert "first promoted" in report["data"]

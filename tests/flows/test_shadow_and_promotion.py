@@ -1,11 +1,11 @@
-"""From Staging to Production: the comparison on recorded requests, a person's approval, a person's word."""
+"""From Staging to Production: the comparison on recorded requests, and a person's word."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 import pytest
-from scene import CHANGED, FIRST, PER_DAY, QUIET, Scene, day
+from scene import CHANGED, PER_DAY, QUIET, Scene, day
 
 from flows.promote import promote
 from flows.retrain import retrain
@@ -13,7 +13,6 @@ from tasks import profile as profiles
 from tasks.records import Finding, Report
 
 FORCED = {"force": True, "reason": "the season begins"}
-APPROVAL = {"required": True, "deadline": "3d"}
 
 
 def comparison(report: Report) -> Finding:
@@ -132,44 +131,7 @@ def test_a_policy_without_shadow_promotes_what_the_gate_has_passed(first: Scene)
     assert "shadow is off in the policy" in ran.report.line
 
 
-# A person's approval.
-
-
-def test_a_candidate_that_needs_approval_waits_for_a_person_who_is_told_once(waiting: Scene) -> None:
-    policy = waiting.policy(approval=APPROVAL)
-    waiting.traffic(CHANGED, CHANGED + 8)
-    ran = waiting.run(retrain, CHANGED + 8, policy=policy)
-    assert (ran.report.decision, ran.report.production) == ("waiting", "1")
-    assert waiting.told()[-1] == "churn: version 2 awaits approval"
-    told = len(waiting.told())
-    assert waiting.run(retrain, CHANGED + 9, policy=policy).report.decision == "waiting"
-    assert (len(waiting.told()), waiting.view.production) == (told, ("1",))
-
-
-@pytest.mark.slow  # the version is tried out in a fresh process
-def test_a_person_approves_with_a_reason_and_the_candidate_goes_to_production(waiting: Scene) -> None:
-    policy = waiting.policy(approval=APPROVAL)
-    waiting.traffic(CHANGED, CHANGED + 8)
-    waiting.run(retrain, CHANGED + 8, policy=policy)
-    word = {"reason": "looked at the report", "actor": "Ada", "dry_run": False}
-    ran = waiting.run(promote, CHANGED + 9, policy=policy, **word)
-    assert (ran.report.decision, ran.report.candidate, ran.report.production) == ("promoted", "2", "2")
-    last = waiting.history[-1]
-    assert (last.action, last.actor) == ("promote", "Ada")
-    assert "looked at the report (by Ada)" in last.reason
-    with waiting.case(0).ledger as ledger:
-        assert ledger.has_fact("churn", "2", "approved")
-
-
-def test_without_an_answer_the_approval_expires_and_production_stays(waiting: Scene) -> None:
-    policy = waiting.policy(approval=APPROVAL)
-    waiting.traffic(CHANGED, CHANGED + 8)
-    waiting.run(retrain, CHANGED + 8, policy=policy)
-    ran = waiting.run(retrain, CHANGED + 11, policy=policy)
-    assert (ran.report.decision, ran.report.production) == ("rejected", "1")
-    assert "nobody approved version 2" in ran.report.line
-    assert waiting.version("2").current_stage == "Archived"
-    assert waiting.told()[-1] == "churn: version 2 rejected"
+# A person's word.
 
 
 def test_a_person_rejects_the_candidate_in_staging(waiting: Scene) -> None:
@@ -179,9 +141,6 @@ def test_a_person_rejects_the_candidate_in_staging(waiting: Scene) -> None:
     assert (ran.report.decision, ran.state.name) == ("rejected", "Rejected")
     assert (waiting.view.production, waiting.view.staging) == (("1",), ())
     assert waiting.history[-1].reason == "the campaign is over"
-
-
-# A person's word.
 
 
 def failed_candidate(scene: Scene) -> str:
@@ -228,10 +187,3 @@ def test_a_version_that_mlflow_does_not_have_is_named(first: Scene) -> None:
     assert ran.state.is_failed()
     assert "version 7" in str(ran.error)
     assert first.view.production == ("1",)
-
-
-def test_the_first_model_needs_approval_too_where_the_policy_asks_for_it(empty: Scene) -> None:
-    ran = empty.run(retrain, FIRST, policy=empty.policy(approval=APPROVAL))
-    assert (ran.report.decision, ran.report.production) == ("waiting", None)
-    assert empty.view.production == ()
-    assert empty.told() == ["churn: version 1 awaits approval"]
