@@ -11,6 +11,7 @@ from tasks.health_sources import Period, due, source
 from tasks.records import Standing, Transition, Verdict
 from tasks.retrial import reach
 from tasks.rollback import roll_back
+from tasks.standing import SERVING
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,9 @@ def tick(case: Case, standing: Standing) -> Tick:
     """
     version, since = standing.production, standing.since
     if version is None or since is None:
-        return Tick("held", "nothing is in Production, so there is nothing to watch")
+        if any(one.action in SERVING and one.state == "applied" for one in case.ledger.history(case.model)):
+            return Tick("held", "nothing is in Production, so there is nothing to watch")
+        return Tick("watching", "nothing was ever in Production; there is nothing to watch before the first promotion")
     last = next(iter(case.ledger.decisions(case.model, "health", limit=1)), None)
     known = last if last is not None and last.version == version and last.at >= since else None
     verdicts: tuple[Verdict, ...] = ()

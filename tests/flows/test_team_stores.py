@@ -198,4 +198,4 @@ def test_a_ledger_that_dies_during_a_tick_ends_the_run_with_every_model_named(
         "other: watch could not begin, Production unchanged",
     ]
     monkeypatch.setattr(watching, "tick", tick)
-    assert [one.decision for one in run(watch, policy=two_models(empty)).reports] == ["held", "held"]
+    assert [one.decision for one in run(watch, policy=two_models(empty)).reports] == ["watching", "watching"]

@@ -220,10 +220,11 @@ def test_a_request_log_that_cannot_be_read_is_held(second: Scene, monkeypatch: p
     assert len(second.history) == 4
 
 
-def test_nothing_in_production_is_nothing_to_watch(empty: Scene) -> None:
+def test_before_the_first_promotion_there_is_nothing_to_watch_and_nobody_is_alarmed(empty: Scene) -> None:
     ran = empty.run(watch, CHANGED)
-    assert (ran.report.decision, ran.report.production) == ("held", None)
-    assert "nothing is in Production" in ran.report.line
+    assert (ran.report.decision, ran.report.production) == ("watching", None)
+    assert "nothing was ever in Production" in ran.report.line
+    assert empty.told() == []
 
 
 # A person's word.
