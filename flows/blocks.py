@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
+
+from tasks.notify import Heard
 
 
 def tell(name: str, title: str, body: str) -> None:
@@ -25,10 +28,13 @@ def tell(name: str, title: str, body: str) -> None:
         ValueError: When it is no block that notifies.
         ConnectionError: When it was not taken. The block's own words hold its address, and are not repeated.
     """
-    asyncio.run(_tell(name, title, body))
+    # Apprise logs the address that it loads, in this thread, and the one that it calls, in a thread of the loop's.
+    with Heard() as heard, ThreadPoolExecutor(max_workers=1, initializer=heard.join) as pool:
+        asyncio.run(_tell(name, title, body, pool))
 
 
-async def _tell(name: str, title: str, body: str) -> None:
+async def _tell(name: str, title: str, body: str, pool: ThreadPoolExecutor) -> None:
+    asyncio.get_running_loop().set_default_executor(pool)
     try:
         block: object = await Block.aload(name)
     except Exception as error:  # noqa: BLE001  the server's, the network's or the block's; none of them is shown whole

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 
 from stack.settings import POOL, WORKER
+
+
+_PATIENCE = 60.0
+"""Seconds in which a server that is busy is asked again: on SQLite it answers 503 while its database is locked."""
+_BUSY = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE})
 
 
 class Server:
@@ -26,7 +33,7 @@ class Server:
 
     def make_pool(self) -> bool:
         """The pool that the deployments name; whether it had to be made."""
-        answer = self._http.post("/work_pools/", json={"name": POOL, "type": "process"})
+        answer = self._ask("POST", "/work_pools/", name=POOL, type="process")
         if answer.status_code == httpx.codes.CONFLICT:
             return False
         answer.raise_for_status()
@@ -44,12 +51,13 @@ class Server:
 
     def pause(self, deployment: dict[str, Any]) -> None:
         """Let a deployment's schedules rest."""
-        self._http.patch(f"/deployments/{deployment['id']}", json={"paused": True}).raise_for_status()
+        self._ask("PATCH", f"/deployments/{deployment['id']}", paused=True).raise_for_status()
 
     def start(self, deployment: str, **parameters: Any) -> str:
         """Ask for a run of a deployment; returns the run's id."""
         found = self.deployments()[deployment]["id"]
-        answer = self._http.post(f"/deployments/{found}/create_flow_run", json={"parameters": parameters})
+        once = {"parameters": parameters, "idempotency_key": str(uuid.uuid4())}  # however often it is asked
+        answer = self._ask("POST", f"/deployments/{found}/create_flow_run", **once)
         answer.raise_for_status()
         return str(answer.json()["id"])
 
@@ -67,8 +75,8 @@ class Server:
         return [str(run["name"]) for run in orphans]
 
     def _end(self, run_id: str, state: str, message: str) -> None:
-        body = {"state": {"type": state, "name": state.title(), "message": message}, "force": True}
-        self._http.post(f"/flow_runs/{run_id}/set_state", json=body).raise_for_status()
+        said = {"type": state, "name": state.title(), "message": message}
+        self._ask("POST", f"/flow_runs/{run_id}/set_state", state=said, force=True).raise_for_status()
 
     def _pages(self, path: str, **body: Any) -> Iterator[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -79,7 +87,16 @@ class Server:
                 return iter(found)
 
     def _post(self, path: str, **body: Any) -> list[dict[str, Any]]:
-        answer = self._http.post(path, json=body)
+        answer = self._ask("POST", path, **body)
         answer.raise_for_status()
         found: list[dict[str, Any]] = answer.json()
         return found
+
+    def _ask(self, method: str, path: str, **body: Any) -> httpx.Response:
+        """Its answer; asked again while it is busy. All that is asked here may be asked twice."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            answer = self._http.request(method, path, json=body)
+            if answer.status_code not in _BUSY or time.monotonic() > until:
+                return answer
+            time.sleep(1)

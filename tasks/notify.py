@@ -137,7 +137,7 @@ def _append(path: Path, title: str, body: str) -> None:
 def _through_apprise(address: str, title: str, body: str) -> None:
     import apprise  # noqa: PLC0415  half a second that the quiet path must not pay
 
-    with _Heard() as heard:
+    with Heard() as heard:
         sink = apprise.Apprise.instantiate(address)
         if sink is None:
             raise ValueError(f"is no address that apprise knows; look it up at appriseit.com ({heard})")
@@ -145,24 +145,29 @@ def _through_apprise(address: str, title: str, body: str) -> None:
             raise ConnectionError(str(heard) or "the sink refused it and gave no reason")
 
 
-class _Heard(logging.Filter):
-    """What apprise logs in this thread: its only account of what went wrong.
+class Heard(logging.Filter):
+    """What apprise logs in this thread, and in those that join: its only account of what went wrong.
 
     Its lines, and those of its HTTP client, hold whole addresses. They end here, to be scrubbed, and reach no handler.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._thread = threading.get_ident()
+        self._threads = {threading.get_ident()}
         self._lines: list[str] = []
         self._loggers = tuple(logging.getLogger(name) for name in ("apprise", "urllib3.connectionpool"))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.thread != self._thread:
+        """Keep warnings, and let nothing through."""
+        if record.thread not in self._threads:
             return True
         if record.levelno >= logging.WARNING:
             self._lines.append(" ".join(record.getMessage().split()))
         return False
+
+    def join(self) -> None:
+        """Hear the calling thread too."""
+        self._threads.add(threading.get_ident())
 
     def __enter__(self) -> Self:
         for logger in self._loggers:

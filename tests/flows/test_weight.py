@@ -67,6 +67,7 @@ def told(first: Scene) -> Told:
 
 
 def test_a_quiet_evaluation_and_a_quiet_tick_import_nothing_that_is_slow(told: Told) -> None:
+    told.scene.traffic(QUIET, LATER, requests=50, policy=told.policy())  # silence would be news
     done = subprocess.run(
         [sys.executable, "-c", QUIETLY, told.policy(), day(LATER).isoformat()],
         env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PYTHONPATH": str(ROOT)},
@@ -79,7 +80,7 @@ def test_a_quiet_evaluation_and_a_quiet_tick_import_nothing_that_is_slow(told: T
     assert done.returncode == 0, done.stderr
     line, decisions, loaded = done.stdout.splitlines()
     assert line.startswith("nothing new in customers since")
-    assert decisions in {"['watching']", "['held']"}
+    assert decisions == "['watching']"
     assert loaded == "loaded []"
 
 
@@ -167,7 +168,7 @@ def test_where_prefect_keeps_every_result_by_default_it_keeps_a_report_and_nothi
         ran = empty.run(retrain, FIRST)
     assert ran.report.decision == "first-promoted"
     assert len(made) > 4
-    assert {(one["cache_policy"], one["persist_result"]) for one in made} == {(NO_CACHE, False)}
+    assert all(one["cache_policy"] is NO_CACHE and one["persist_result"] is False for one in made)
     files = [path for path in store.rglob("*") if path.is_file()]
     assert len(files) <= 1
     assert all(path.stat().st_size < 64_000 for path in files), files
