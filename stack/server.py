@@ -11,7 +11,6 @@ import httpx
 
 from stack.settings import POOL, WORKER
 
-
 _PATIENCE = 60.0
 """Seconds in which a server that is busy is asked again: on SQLite it answers 503 while its database is locked."""
 _BUSY = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE})

@@ -86,6 +86,7 @@ def test_a_run_whose_process_and_worker_died_is_ended_by_the_server_and_one_that
         waiting = waits_for_a_person(live)
         lost = start(live, endless)
         victim = process_of(lost)
+        until(lambda: heartbeats(live, lost), told="the run gave no sign of life")
         live.worker.end(signal.SIGKILL, group=False)
         os.kill(victim, signal.SIGKILL)
         try:
@@ -102,6 +103,11 @@ def test_a_run_whose_process_and_worker_died_is_ended_by_the_server_and_one_that
         assert "second-try" in second["tags"]
         for run in (second["id"], waiting):
             removed(live, f"/flow_runs/{run}")
+
+
+def heartbeats(live: Live, run: str) -> Any:
+    wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
+    return live.call("/events/filter", "POST", filter=wanted)["events"]
 
 
 def waits_for_a_person(live: Live) -> str:
