@@ -357,8 +357,8 @@ def _show(console: Console, changes: Iterable[Change], told: OnCall, url: str) -
     for change in changes:
         table.add_row(Text(change.what, _COLOURS[change.what]), Text(change.name), Text(change.why, "dim"))
     console.print(table)
-    for warning in told.warnings:
-        console.print(Text(warning, "bold red"))
+    for warning in told.warnings:  # on standard error, where `make up` looks for what a person must see
+        Console(stderr=True, soft_wrap=True).print(Text(warning, "bold red"))
     console.print(Text(f"{told.said} Look at them under Automations: {url.removesuffix('/api')}", "dim"))
 
 

@@ -202,10 +202,15 @@ class Stack:
     def _automate(self) -> None:
         """Set up the automations, which name deployments by their ids."""
         if (ROOT / "flows" / "automations.py").exists():
-            self._run("automations", "flows.automations")
+            warned = self._run("automations", "flows.automations")
+            if warned:
+                self.console.print(f"[bold red]{escape(warned)}[/]")
 
-    def _run(self, name: str, *module: str) -> None:
+    def _run(self, name: str, *module: str) -> str:
         """A command to its end, with its words in a log.
+
+        Returns:
+            What it said on standard error.
 
         Raises:
             StackError: When it fails.
@@ -218,12 +223,15 @@ class Stack:
                 env=self.settings.environment(name),
                 stdin=subprocess.DEVNULL,
                 stdout=words,
-                stderr=words,
+                stderr=subprocess.PIPE,
                 check=False,
+                text=True,
             )
+            words.write(done.stderr)
         if done.returncode:
             end = "\n".join(f"    {line}" for line in _tail(log))
             raise StackError(f"`python -m {' '.join(module)}` failed. Its log {log} ends:\n{end}")
+        return done.stderr.strip()
 
     def _worker(self) -> tuple[str, ...]:
         started = ("worker",) if self.supervision.start("worker") else ()

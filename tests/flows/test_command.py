@@ -18,6 +18,7 @@ from pydantic import Field
 from scene import FIRST, QUIET, Scene, day
 from typer.testing import CliRunner, Result
 
+from flows.approve import approve
 from flows.command import command
 from flows.form import descriptions, explained
 from flows.promote import promote
@@ -27,7 +28,7 @@ from flows.watch import watch
 from tasks.records import Report
 
 ROOT = Path(__file__).resolve().parents[2]
-FLOWS = [retrain, watch, promote, rollback]
+FLOWS = [retrain, watch, promote, rollback, approve]
 
 
 def ask(of: Any, *arguments: str) -> Result:

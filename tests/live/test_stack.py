@@ -208,6 +208,7 @@ def test_up_starts_everything_mends_what_is_missing_and_down_ends_exactly_that(p
     for part in (settings.prefect, settings.mlflow, "retrain/churn", "watch/all-models", "make down"):
         assert part in said
     assert "A first run of retrain/churn" in said
+    assert "NOBODY IS TOLD when a run fails" in said
     assert "running" in make("status", place)
 
     # What prefect.yaml schedules comes into being, and the first run on the example's customers promotes.
