@@ -1,4 +1,4 @@
-"""What the tests share: one Prefect API, one migrated MLflow database to copy, stores in ``tmp_path``."""
+"""What the tests share: one Prefect API, one migrated MLflow database to copy, stores in ``tmp_path``; their order."""
 
 from __future__ import annotations
 
@@ -16,6 +16,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from servers import MlflowServer, NotInstalled, Postgres, mlflow_server, postgres
 
 from tasks.stores import Stores
+
+LIVE = "live"
+"""Folder of the tests that share one real server with a worker, and mostly wait for it."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two processes one begins with what waits, while the other computes; what is short comes last."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    for item in items:  # no file is taken apart
+        item.add_marker(pytest.mark.xdist_group(LIVE if _waits(item) else str(item.path)))
+    items.sort(key=lambda item: (not _waits(item), item.path not in slow))
+
+
+def _waits(item: pytest.Item) -> bool:
+    return item.path.parent.name == LIVE
 
 
 @pytest.fixture(scope="session")

@@ -270,7 +270,7 @@ def test_one_models_failure_stops_no_other_and_is_named(second: Scene) -> None:
     assert ran.state.is_failed()
     assert isinstance(ran.error, WatchFailed)
     assert "broken.yaml:2" in str(ran.error)
-    assert [(one.model, one.decision) for one in ran.error.reports] == [("other", "held"), ("churn", "healthy")]
+    assert [(one.model, one.decision) for one in ran.error.reports] == [("other", "watching"), ("churn", "healthy")]
     assert second.standing.known_good == ("2", "1")
 
 

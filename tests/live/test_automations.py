@@ -11,11 +11,11 @@ from uuid import UUID
 import pytest
 import yaml
 from prefect_live import Live
-from reactions import ELSEWHERE, FOLDER, MODEL, Sink, automations, command, ids, nobody_works, put, reacting, since
 from servers import until
 
 from flows.automations import MARK, AutomationsError, Names, entries, rendered
 from flows.events import Event
+from live.reactions import ELSEWHERE, FOLDER, MODEL, Sink, automations, command, ids, nobody_works, put, reacting, since
 
 ON_EVENT = "retrain/on-event"
 

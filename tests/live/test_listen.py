@@ -13,12 +13,12 @@ import psycopg
 import pytest
 from prefect_live import Live, Program
 from psycopg.sql import SQL, Identifier
-from reactions import ids, reacting, since
 from scene import POLICY, merged
 from servers import Postgres, until
 from yaml import safe_dump
 
 from flows.listen import NAME, Listener, ListenError, Spring, check_installed, install, springs, statements, uninstall
+from live.reactions import ids, reacting, since
 
 STRANGE = 'cust"omers %s; DROP TABLE x'
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from prefect_live import Live, wait
-from reactions import FOLDER, ids, process_of, reacting, removed, since
 from servers import until
+
+from live.reactions import FOLDER, ids, process_of, reacting, removed, since
 
 RETRAIN, RECOVER = "retrain/churn", "recover/by-event"
 
