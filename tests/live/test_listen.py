@@ -17,8 +17,9 @@ from scene import POLICY, merged
 from servers import Postgres, until
 from yaml import safe_dump
 
-from flows.listen import NAME, Listener, ListenError, Spring, check_installed, install, springs, statements, uninstall
+from flows.listen import Listener
 from live.reactions import ids, reacting, since
+from tasks.springs import NAME, ListenError, Spring, check_installed, install, springs, statements, uninstall
 
 STRANGE = 'cust"omers %s; DROP TABLE x'
 
