@@ -97,6 +97,7 @@ class Browser:
         self.field(name).locator("button.p-select-button__control").first.focus()
         self.page.keyboard.press("ArrowDown")  # a click opens the list and closes it in one when there is no mouse
         self.page.locator(".p-select-option", has_text=choice).first.click()
+        self.field(name).get_by_text(choice, exact=True).wait_for()
 
     def submit(self) -> None:
         """Send the form."""

@@ -79,7 +79,7 @@ def test_a_question_outlives_a_restart_of_everything_and_is_answered_in_the_page
     look.write("Name", "   ")
     look.write("Reason", "better on the new contracts")
     look.submit()
-    look.page.wait_for_timeout(3000)
+    look.page.get_by_text("Validation failed for field 'name'").first.wait_for()
     assert live.flow_run(run_id)["state_name"] == "Suspended", "an answer that is refused answers nothing"
 
     look.question(run_id)
@@ -87,6 +87,7 @@ def test_a_question_outlives_a_restart_of_everything_and_is_answered_in_the_page
     look.write("Name", "Ada")
     look.write("Reason", "better on the new contracts")
     look.submit()
+    look.page.get_by_role("dialog").wait_for(state="hidden")
     done = live.ended(run_id, seconds=240)
     assert done["state_name"] == "Promoted", (done["state"], live.worker.said())
     look.run(run_id)
