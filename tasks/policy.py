@@ -425,7 +425,6 @@ class Policy(Section):
                 )
         return self
 
-
     @model_validator(mode="after")
     def _a_rollout_can_be_judged(self) -> Self:
         if self.rollout is not None and self.health.error_rate is None and self.health.latency_p95 is None:

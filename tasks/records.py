@@ -68,7 +68,7 @@ class Verdict:
     Attributes:
         judge: Who judged.
         decision: triggers ``retrain | keep``, gate ``pass | fail | inconclusive``, shadow ``promote | reject | wait``,
-            health ``healthy | unhealthy | unknown``, rollout ``hold | step | promote | abort``, rollback
+            health ``healthy | unhealthy | unknown``, rollout ``hold | step | promote | abort | end``, rollback
             ``back | stay``, person ``promote | stay``, data ``failed | reconciled``.
         reason: One plain sentence.
         findings: Everything that was looked at, also what did not matter.

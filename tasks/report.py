@@ -35,6 +35,12 @@ NEXT = {
     "expired": "Production stays, the candidate is archived. If it should serve all the same, promote it by hand.",
     "answered": "Nothing to do. The question was answered before; the line says how.",
     "rolled-back": "The earlier version serves again, the bad one is quarantined. Find out why before you release it.",
+    "canary": "Nothing to do. It answers a share of the requests; the rollout gives it more, or takes it out, by itself.",
+    "stepped": "Nothing to do. It answers a larger share of the requests from now on.",
+    "holding": "Nothing to do yet. The share stays until the evidence suffices; after the policy's deadline it is given up.",
+    "aborted": "Production answers all requests, the canary is archived and quarantined. Find out why before you retry.",
+    "ended": "Production answers all requests. If the version still waits in Staging, the next retraining judges it anew.",
+    "idle": "Nothing to do. No rollout runs.",
     "healthy": "Nothing to do. The version is known good from now on, a rollback may come back to it.",
     "watching": "Nothing to do yet. The watch goes on with the next tick.",
     "held": "A person has to look: Backstop saw something and had no safe move. Production is unchanged.",
@@ -154,12 +160,12 @@ def _why(verdicts: Sequence[Verdict]) -> str:
     return " + ".join(finding.name.replace("_", " ") for finding in fired) if asked else ""
 
 
-SERIOUS = ("failed", "rolled-back", "held")
-"""Decisions of a watch that its run is named after; of all others there is one a minute."""
+SERIOUS = ("failed", "rolled-back", "aborted", "held", "ended", "promoted", "stepped")
+"""Decisions of a tick that its run is named after; of all others there is one a minute."""
 
 
 def tick_name(reports: Sequence[Report]) -> str:
-    """What a run of the watch is called: ``watch 12 models: rolled back churn``."""
+    """What a run of a tick is called: ``watch 12 models: rolled back churn``."""
     about = reports[0].model if len(reports) == 1 else f"{len(reports)} models"
     by_decision: dict[str, list[str]] = {}
     for report in reports:
@@ -169,7 +175,7 @@ def tick_name(reports: Sequence[Report]) -> str:
         one.replace("-", " ") + ("" if len(reports) == 1 else f" {', '.join(by_decision[one])}") for one in serious
     )
     dry = " (dry run)" if any(report.dry_run for report in reports) else ""
-    return brief(f"watch {about}: {told or 'nothing to do'}{dry}", _NAME)
+    return brief(f"{reports[0].flow} {about}: {told or 'nothing to do'}{dry}", _NAME)
 
 
 def markdown(
@@ -299,6 +305,8 @@ def _trail(report: Report, places: Places, run_id: str | None) -> str:
         "candidate": report.candidate,
         "in Production now": report.production or "nothing",
     }
+    if report.phase is not None:
+        rows["rollout"] = report.phase
     if report.transition is not None:
         moved = report.transition
         rows["transition"] = f"{moved.seq}: {moved.action} version {moved.version}, {moved.state}, by {moved.actor}"

@@ -137,10 +137,10 @@ def _health(**given: Any) -> Verdict:
     return health.judge(**given)
 
 
-def _rollout(**given: Any) -> Verdict:
+def _rollout(*, ended: str = "", **given: Any) -> Verdict:
     from tasks.decide import rollout  # noqa: PLC0415  see above
 
-    return rollout.judge(**given)
+    return rollout.ended(ended) if ended else rollout.judge(**given)
 
 
 def _rollback(

@@ -84,6 +84,16 @@ def judge(evidence: RolloutEvidence, rules: Rollout, health: Health, *, problem:
     return _held(evidence, rules, findings)
 
 
+def ended(reason: str) -> Verdict:
+    """What the ledger keeps of a rollout that was ended by something else than its evidence.
+
+    Args:
+        reason: What ended it: a newer candidate, another version in Production, a person's word, the policy.
+    """
+    findings = (Finding(name="rollout", outcome="exempt", reason=reason),)
+    return Verdict(judge="rollout", decision="end", reason=reason, findings=findings)
+
+
 # What it rests on.
 
 
