@@ -319,6 +319,10 @@ class Rollout(Section):
         """The steps in percent."""
         return tuple(round(100 * share) for share in self.steps)
 
+    def following(self, weight: int) -> int:
+        """The percent of the requests that comes after ``weight``; 100 is Production."""
+        return next((one for one in self.weights if one > weight), 100)
+
     @field_validator("steps")
     @classmethod
     def _steps_lead_to_production(cls, steps: tuple[float, ...]) -> tuple[float, ...]:

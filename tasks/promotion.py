@@ -80,7 +80,7 @@ def advance(case: Case, standing: Standing) -> Advance:
     if (serving := canary.running(case, standing)) is not None:
         return Advance("waiting", f"{canary.told(serving)}; flows.rollout takes its next step")
     if (given_up := canary.aborted(case, standing)) is not None:
-        return Advance("rejected", given_up.reason, transition=archive(case, standing, version, given_up.reason))
+        return Advance("aborted", given_up.reason, transition=archive(case, standing, version, given_up.reason))
     dossier = _compare_staged(case, standing, version)
     verdict = reach(dossier)
     case.note(verdict, dossier, version=version)

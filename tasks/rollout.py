@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from tasks import canary
 from tasks.case import Case
-from tasks.decide.rollout import following
 from tasks.dossier import Dossier
 from tasks.health_sources import source
 from tasks.records import Rollout, RolloutEvidence, Standing, Transition, Verdict
@@ -87,7 +86,7 @@ def _running(case: Case, standing: Standing, rollout: Rollout) -> Tick:
         return _archived(case, standing, over or rollout, (verdict,))
     if verdict.decision == "promote":
         return _promoted(case, standing, rollout, verdict)
-    weight = following(rules, rollout.weight)
+    weight = rules.following(rollout.weight)
     canary.weigh(case, rollout, weight, verdict.reason)
     return Tick("stepped", verdict.reason, _phase(case, weight), rollout.version, (verdict,), news=True)
 

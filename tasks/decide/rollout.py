@@ -40,11 +40,6 @@ class _Metric:
     limit: float | None
 
 
-def following(rules: Rollout, weight: int) -> int:
-    """The percent of the requests that come after ``weight``; 100 is Production."""
-    return next((one for one in rules.weights if one > weight), 100)
-
-
 def planned_looks(rules: Rollout, health: Health) -> int:
     """Looks of a rollout that is never held up."""
     return max(1, math.ceil((len(rules.steps) - 1) * rules.hold / health.tick))
@@ -250,7 +245,7 @@ def _missing(counts: Counts, rules: Rollout, needed: float) -> str:
 
 
 def _onward(evidence: RolloutEvidence, rules: Rollout, findings: tuple[Finding, ...]) -> Verdict:
-    weight = following(rules, evidence.weight)
+    weight = rules.following(evidence.weight)
     told = "; ".join(one.reason for one in findings[1:])
     to = f"goes from {evidence.weight}% to {weight}%" if weight < 100 else f"may replace version {evidence.baseline}"
     decision = "step" if weight < 100 else "promote"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tasks.decide.arms import Counts, not_worse, worse
-from tasks.decide.rollout import following, judge
+from tasks.decide.rollout import judge
 from tasks.decide.sequential import mixed
 from tasks.policy import Health, Rollout
 from tasks.records import Finding, Look, RolloutEvidence, Verdict
@@ -69,7 +69,7 @@ def test_from_the_last_step_it_goes_to_production() -> None:
     half = evidence(looks(30, 200), looks(30, 200), weight=50)
     assert verdict(half).decision == "promote"
     assert "may replace version 1" in verdict(half).reason
-    assert [following(RULES, one) for one in (0, 5, 25, 50, 99)] == [5, 25, 50, 100, 100]
+    assert [RULES.following(one) for one in (0, 5, 25, 50, 99)] == [5, 25, 50, 100, 100]
 
 
 def test_every_step_is_shown_anew_by_what_came_at_its_own_weight() -> None:
@@ -245,7 +245,7 @@ def fates(runs: int, *, worse_by: float, mean: float, seed: int) -> dict[str, fl
         enough = (asked >= HEALTH.min_requests).all(axis=0) & (number + 1 - since >= RULES.hold / (TICK * MINUTE))
         step = (shown >= np.log(20)).all(axis=0) & enough & (promoted == LAST)
         promoted[step & (weight == 50)] = number
-        following_weight = np.vectorize(lambda one: following(RULES, one))(weight)
+        following_weight = np.vectorize(RULES.following)(weight)
         weight, since = np.where(step & (weight < 50), following_weight, weight), np.where(step, number + 1, since)
         shown[:, step], asked[:, step], before[:, :, step] = 0, 0, 0
     processes = [
@@ -299,7 +299,7 @@ def whole(draw: np.random.Generator, *, worse_by: float) -> str:
         if said.decision in {"promote", "abort"}:
             return said.decision
         if said.decision == "step":
-            weight, stepped = following(RULES, weight), now
+            weight, stepped = RULES.following(weight), now
 
 
 if __name__ == "__main__":
