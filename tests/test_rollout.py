@@ -1,4 +1,4 @@
-"""The split of the requests is the ledger's word: it sums to 100 and goes to versions that have a place, step by step."""
+"""The split of the requests is the ledger's word: it sums to 100, goes to versions with a place, and moves by steps."""
 
 from __future__ import annotations
 
