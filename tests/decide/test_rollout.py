@@ -132,7 +132,7 @@ def test_a_canary_that_is_worse_is_aborted_before_its_time_is_over(bad: dict[str
 
 def test_an_alarm_of_an_earlier_step_is_not_forgotten() -> None:
     bad, good = looks(5, 50, errors=10), looks(300, 50, first=5)
-    later = evidence((*bad, *good), looks(305, 950, errors=1), stepped=START + 5 * MINUTE)
+    later = evidence((*bad, *good), looks(305, 950, errors=5), stepped=START + 5 * MINUTE)
     assert verdict(later).decision == "abort"
 
 
