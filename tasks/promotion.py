@@ -56,12 +56,16 @@ def refuse(case: Case, standing: Standing, version: str, verdict: Verdict) -> No
 
 
 def stage(case: Case, standing: Standing, version: str, verdict: Verdict) -> Standing:
-    """Move a candidate that passed the gate to Staging.
+    """Move a candidate that passed the gate to Staging; a canary that was there is superseded by it.
 
     Raises:
         StaleDecision: When the ledger moved since ``standing`` was read.
     """
+    before = canary.running(case, standing)
     _move(case, standing, "stage", version, verdict.reason, (verdict,))
+    if before is not None and before.version != version:
+        reason = f"version {before.version} is superseded by version {version}, which passed the gate"
+        case.tell(f"{case.model}: rollout of version {before.version} ended", f"{reason}\ntrail {before.trail}")
     return case.standing()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +20,7 @@ from tasks.records import Action, Arm, Rollout, Standing
 from tasks.requests import Label, RequestLog, Served
 from tasks.split import arms
 
+ROOT = Path(__file__).resolve().parents[1]
 T0 = datetime(2026, 3, 2, 9, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
@@ -229,3 +232,11 @@ def test_what_a_canary_answered_is_counted_as_the_canarys_and_not_as_productions
         assert set(log.window("churn", start=T0, end=T0 + MINUTE, limit=99).versions) == {"1"}
         assert log.last_request("churn", "2") is None
         assert log.last_request("churn", "2", role="canary") == T0 + timedelta(seconds=9)
+
+
+def test_a_tick_that_finds_no_rollout_imports_neither_mlflow_nor_numpy() -> None:
+    code = "import sys, tasks.rollout, tasks.split, tasks.canary; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    loaded = set(ran.stdout.split())
+    assert "tasks.rollout" in loaded
+    assert not loaded & {"mlflow", "numpy", "pandas", "sklearn", "prefect"}

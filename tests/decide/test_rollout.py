@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from tasks.decide.arms import Counts, not_worse, worse
 from tasks.decide.rollout import judge
@@ -192,6 +193,30 @@ def test_a_canary_that_is_worse_by_the_margin_is_rarely_shown_not_to_be(mean: fl
     passed = float((not_worse(counts, margin=0.02).max(axis=-1) >= np.log(20)).mean())
     print(f"mean {mean}: {passed:.2%} shown not to be worse at any look")  # noqa: T201  see above
     assert passed <= 0.065
+
+
+def expected(which: str, first: tuple[int, ...], n: int, base: int, rate: float, base_rate: float) -> float:
+    """Exact mean of the factor of a second look, over all of its outcomes, after a first look that is known."""
+    hits, base_hits = (part.ravel() for part in np.meshgrid(np.arange(n + 1), np.arange(base + 1)))
+    chance = binom.pmf(hits, n, rate) * binom.pmf(base_hits, base, base_rate)
+    both = [
+        np.stack([np.full(hits.shape, was), np.broadcast_to(now, hits.shape)], axis=-1)
+        for was, now in zip(first, (hits, n, base_hits, base), strict=True)
+    ]
+    counts = Counts.of(*both)
+    logs = not_worse(counts, margin=0.02) if which == "not worse" else worse(counts, ratio=1.2, planned=1)
+    return float((chance * np.exp(logs[:, 1] - logs[:, 0])).sum())
+
+
+@pytest.mark.parametrize("first", [(0, 40, 1, 300), (9, 40, 40, 300), (0, 1, 0, 1)])
+@pytest.mark.parametrize(("n", "base"), [(1, 1), (3, 20), (20, 3), (30, 30)])
+def test_no_bet_wins_on_average_where_the_question_is_to_be_denied(first: tuple[int, ...], n: int, base: int) -> None:
+    """Exactly, not by simulation: nothing that was seen before makes the next look worth more than 1."""
+    for rate in (0.0, 0.001, 0.01, 0.05, 0.1, 0.3, 0.6, 0.8):
+        for more in (0.02, 0.05, 0.2):
+            assert expected("not worse", first, n, base, rate + more, rate) <= 1 + 1e-6
+        for ratio in (0.5, 1.0, 1.2):
+            assert expected("worse", first, n, base, min(1.0, ratio * rate), rate) <= 1 + 1e-6
 
 
 def test_a_canary_that_is_as_good_is_shown_to_be() -> None:

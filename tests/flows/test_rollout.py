@@ -238,6 +238,7 @@ def test_a_newer_candidate_that_passed_supersedes_a_canary(canary: Scene) -> Non
     assert (canary.version("2").current_stage, canary.view.staging) == ("Archived", ("3",))
     with canary.case(0).ledger as ledger:
         assert "superseded by version 3" in ledger.rollouts("churn")[1].reason
+    assert canary.told()[-2:] == ["churn: rollout of version 2 ended", "churn: version 3 is a canary with 5%"]
     sound(canary)
 
 
