@@ -234,7 +234,7 @@ def test_counts_that_cannot_be_are_refused(broken: tuple[Any, ...]) -> None:
 
 # Whole rollouts, many at once: what the judge does, look by look, with the functions that it does it with.
 
-TICK, LAST = 10, 48
+TICK, LAST = 20, 24
 """Minutes of a look, and the looks after which nothing was decided: the deadline."""
 
 
@@ -274,7 +274,7 @@ def fates(runs: int, *, worse_by: float, mean: float, seed: int) -> dict[str, fl
         weight, since = np.where(step & (weight < 50), following_weight, weight), np.where(step, number + 1, since)
         shown[:, step], asked[:, step], before[:, :, step] = 0, 0, 0
     processes = [
-        worse(Counts.of(*(np.stack(part, -1) for part in zip(*kind, strict=True))), ratio=1.2, planned=9)
+        worse(Counts.of(*(np.stack(part, -1) for part in zip(*kind, strict=True))), ratio=1.2, planned=3)
         for kind in (errors, slow)
     ]
     alarm = (mixed(processes) >= np.log(100)).argmax(axis=1) + LAST * (mixed(processes).max(axis=1) < np.log(100))
