@@ -19,6 +19,7 @@ from tasks.ledger import Ledger, StaleDecision
 from tasks.records import Action, Arm, Rollout, Standing
 from tasks.requests import Label, RequestLog, Served
 from tasks.split import arms
+from tasks.story import Annals, tell
 
 ROOT = Path(__file__).resolve().parents[1]
 T0 = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -209,6 +210,17 @@ def test_a_weight_that_is_changed_behind_the_ledgers_back_is_noticed(ledger: Led
         connection.execute(text("UPDATE backstop_rollouts SET weight = 50"))
     (found,) = ledger.misfits("churn")
     assert "step of a rollout 1" in found
+
+
+def test_the_story_of_a_version_has_its_shares_in_it(ledger: Ledger, url: str) -> None:
+    first = ledger.weigh(row(5), after=None)
+    ledger.weigh(replace(first, weight=0, state="aborted", reason="it fails"), after=first)
+    with Annals.open(url) as annals:
+        told = [(step.title, step.text, step.mark) for step in tell(annals, "churn:2").steps if step.kind == "rollout"]
+    assert told == [
+        ("version 2 answers 5% of the requests", "it passed", "plain"),
+        ("version 2 answers 0% of the requests, the rollout was aborted", "it fails", "bad"),
+    ]
 
 
 # Whose requests are whose.

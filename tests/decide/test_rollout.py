@@ -13,7 +13,7 @@ from scipy.stats import binom
 from tasks.decide.arms import Counts, not_worse, worse
 from tasks.decide.rollout import judge
 from tasks.decide.sequential import mixed
-from tasks.policy import Health, Rollout
+from tasks.policy import Health, Policy, Rollout
 from tasks.records import Finding, Look, RolloutEvidence, Verdict
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -46,6 +46,37 @@ def finding(result: Verdict, name: str) -> Finding:
 
 
 HEALTHY = evidence(looks(20, 50), looks(20, 950, errors=2))
+
+
+# The policy.
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"steps": ["5%", "50%"]}, "the last one 100%"),
+        ({"steps": ["50%", "5%", "100%"]}, "rising"),
+        ({"steps": ["5%", "5%", "100%"]}, "each step once"),
+        ({"steps": ["0.5%", "100%"]}, "whole percents"),
+        ({"steps": ["0%", "100%"]}, "above 0"),
+        ({"steps": []}, "at least 1"),
+        ({"hold": "1h", "deadline": "1h"}, "longer than `hold`"),
+        ({"ratio": 0.9}, "greater than or equal to 1"),
+        ({"tolerate": 0}, "greater than 0"),
+    ],
+)
+def test_a_rollout_that_leads_nowhere_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Rollout(**changes)
+
+
+def test_a_rollout_that_nothing_could_show_to_be_safe_is_refused() -> None:
+    made = {"model": "m", "data": {"source": "a.csv", "target": "y", "timestamp": "t"}, "rollout": {}}
+    made |= {"training": {"estimator": "sklearn.dummy:DummyClassifier"}}
+    assert Policy(**made).rollout == Rollout()
+    with pytest.raises(ValueError, match=r"rollout needs health\.error_rate or health\.latency_p95"):
+        Policy(**made, health={"error_rate": "off", "latency_p95": "off"})
+    assert Policy(**{**made, "rollout": "off"}, health={"error_rate": "off", "latency_p95": "off"}).rollout is None
 
 
 # A step.
