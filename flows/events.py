@@ -30,7 +30,15 @@ _PATIENCE = 20.0
 _NAMES = uuid.UUID("5c3f6c0e-6f0b-4f3e-9a57-0b2f6d3d2b51")
 """Namespace of the events' ids: what happened has one id, however often it is sent."""
 
-_ENDS = {"expired": "approval.expired", "held": "model.held", "healthy": "model.known-good"}
+_ENDS = {
+    "expired": "approval.expired",
+    "held": "model.held",
+    "healthy": "model.known-good",
+    "canary": "rollout.started",
+    "stepped": "rollout.stepped",
+    "aborted": "rollout.aborted",
+    "ended": "rollout.ended",
+}
 """Of decisions that are events by themselves."""
 
 _log = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ _ONCE = {
     "rollback": "a second rollback would go one version further; see what serves, and ask for it again",
     "promote": "see what serves, and ask for it again",
     "watch": "the next tick looks again by itself",
+    "rollout": "the next tick looks again by itself",
     "recover": "see the run that it was for, and start that one again",
 }
 

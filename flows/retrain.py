@@ -136,7 +136,10 @@ async def _follow(case: Case, standing: Standing, made: Made, verdicts: tuple[Ve
             await step(promotion.compare, name="shadow", again=True)(case, standing, made.fitted.model, made.profile)
         )
         line = f"the candidate would be staged; shadow says {compared.decision}: {compared.reason}"
-        return concluded(case, "retrain", _WOULD[compared.decision], line, verdicts=(*verdicts, compared))
+        would = _WOULD[compared.decision]
+        if would == "promoted" and case.policy.rollout is not None and standing.production is not None:
+            would = "canary"
+        return concluded(case, "retrain", would, line, verdicts=(*verdicts, compared))
     staged = await step(promotion.stage, again=True)(case, standing, version, judged)
     return await _advance(case, staged, verdicts)
 

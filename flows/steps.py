@@ -47,12 +47,21 @@ STATES = {
     "expired": "Expired",
     "answered": "Answered",
     "rolled-back": "RolledBack",
+    "canary": "Canary",
+    "stepped": "Stepped",
+    "holding": "Holding",
+    "aborted": "Aborted",
+    "ended": "RolloutEnded",
+    "idle": "Idle",
     "healthy": "Healthy",
     "watching": "Watching",
     "held": "Held",
     "failed": "Failed",
 }
 """Names of the final states, by decision."""
+
+TICKS = frozenset({"watch", "rollout"})
+"""Flows that come every minute: what is wrong is told once and not with each of them."""
 
 _SKEW = timedelta(minutes=5)
 """By which the clocks of two machines may differ."""
@@ -144,8 +153,8 @@ async def reconciled(case: Case) -> Standing:
     """
     see_clock(case, case.standing())
     if not case.dry_run:
-        # The watch does not try again: its next tick does, within a minute.
-        for finding in await step(reconcile, again=case.actor != "flows.watch")(case):
+        # A tick does not try again: the next one does, within a minute.
+        for finding in await step(reconcile, again=case.actor.removeprefix("flows.") not in TICKS)(case):
             case.tell(f"{case.model}: registry", finding.reason)
     return case.standing()
 
@@ -260,7 +269,7 @@ def not_begun(flow: str, policy: str, error: Exception, sinks: tuple[str, ...] =
     title = f"{policy}: {flow} could not begin, Production unchanged"
     # The watch comes every minute, and an outage of the ledger is one piece of news.
     home, now = Stores.from_environment().home, datetime.now(UTC)
-    if not sinks or (flow == "watch" and not reminder.due(home, f"{title}: {type(error).__name__}", now)):
+    if not sinks or (flow in TICKS and not reminder.due(home, f"{title}: {type(error).__name__}", now)):
         return
     for delivery in notify.send(sinks, title=title, body=f"{type(error).__name__}: {error}", block=blocks.tell):
         if not delivery.ok:
@@ -278,7 +287,7 @@ async def answered_for(case: Case, flow: str, run: Callable[[Case], Awaitable[Re
     except Exception as error:
         told = _answer_for(case, flow, error)
         await events.emit(case, events.of(_broken(case, flow, error), case, told=told))
-        if flow != "watch":  # which names its run after all of its models
+        if flow not in TICKS:  # which name their run after all of their models
             await pages.label(f"{flow} {case.model}: failed", (case.trail,))
         raise
     except asyncio.CancelledError:
@@ -302,7 +311,7 @@ def _answer_for(case: Case, flow: str, error: Exception) -> bool:
     dossier = Dossier("mistake", {"problems": problems, "name": getattr(error, "place", flow)})
     kept = reach(dossier)
     try:
-        if flow == "watch" and case.told_lately("failed", kept.reason):
+        if flow in TICKS and case.told_lately("failed", kept.reason):
             return False  # it fails every minute until somebody mends it; the run's own state says so every time
         case.note(kept, dossier)
     except Exception as broken:  # noqa: BLE001  a ledger that cannot be written must not hide the error itself

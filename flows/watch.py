@@ -43,7 +43,8 @@ from tasks.report import SERIOUS, brief, tick_name
 from tasks.stores import Stores
 
 _SERIOUS = (
-    *("rolled-back", "held", "expired", "first-promoted", "promoted", "shadow-rejected", "approved"),
+    *("rolled-back", "held", "expired", "first-promoted", "promoted", "canary", "shadow-rejected", "aborted"),
+    "approved",
     *("watching", "healthy", "waiting", "answered"),
 )
 """What a tick can come to; its run is named after the first of these."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from tasks import canary
 from tasks.case import Case
 from tasks.policy import Approval
 from tasks.records import Standing, Verdict
@@ -60,6 +61,8 @@ def due(case: Case, standing: Standing) -> bool:
     if asked is not None:
         return asked.overdue(case.now)
     if approved is not None:
+        if canary.running(case, standing) is not None:  # it was carried out, and goes on by its evidence
+            return False
         return (case.now - approved).total_seconds() >= SETTLING
     return case.ledger.has_fact(case.model, standing.staged, "expired")
 

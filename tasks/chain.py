@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, Table, insert, select
+from sqlalchemy import Row, Select, Table, insert, inspect, select
 from sqlalchemy.engine import Connection
 
 from tasks import schema
@@ -74,6 +74,15 @@ KINDS = {
     ),
     "fact": _Kind(schema.facts, "id", ("version", "fact", "at", "reason", "actor", "trail"), "fact"),
     "notification": _Kind(schema.notifications, "id", ("trail", "at", "sink", "title", "ok", "error"), "notification"),
+    "rollout": _Kind(
+        schema.rollouts,
+        "id",
+        (
+            *("version", "baseline", "weight", "state", "started", "at", "reason", "actor", "trail"),
+            "flow_run_id",
+        ),
+        "step of a rollout",
+    ),
 }
 """In the order in which rows from before there was a chain are linked."""
 
@@ -126,13 +135,14 @@ def digest_at(connection: Connection, model: str, position: int) -> str | None:
 
 
 def seal(connection: Connection) -> None:
-    """Link every row that has no link yet; for a ledger from before there was a chain."""
+    """Link every row that has no link yet; for a ledger from before there was a chain, and before later tables."""
     names: set[str] = set()
-    for kind in KINDS.values():
+    there = {name: kind for name, kind in KINDS.items() if inspect(connection).has_table(kind.table.name)}
+    for kind in there.values():
         names.update(connection.execute(select(kind.table.c.model).distinct()).scalars())
     for model in sorted(names):
         position, before = newest(connection, model) or (0, "")
-        for name, kind in KINDS.items():
+        for name, kind in there.items():
             for row in connection.execute(kind.rows(model)).all():
                 position += 1
                 before = _digest(before, position, _fingerprint(name, row))

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tasks.database import SchemaTooNew
 from tasks.policy import Health, Problem, as_utc
 from tasks.records import HealthEvidence
-from tasks.requests import RequestLog
+from tasks.requests import RequestLog, Role
 from tasks.stores import Stores
 
 _DAY = timedelta(days=1)
@@ -90,17 +90,26 @@ class HealthSource(Protocol):
     """Whatever can count a version's requests, errors, slow answers and wrong ones, interval by interval."""
 
     def evidence(
-        self, model: str, version: str, *, started: datetime, now: datetime, health: Health, problem: Problem
+        self,
+        model: str,
+        version: str,
+        *,
+        started: datetime,
+        now: datetime,
+        health: Health,
+        problem: Problem,
+        role: Role = "production",
     ) -> HealthEvidence:
         """Everything from ``started`` until ``now``; a source that cannot be read says so in ``unavailable``.
 
         Args:
             model: Registered name.
-            version: In Production.
+            version: That answered.
             started: Start of the period.
             now: The moment of the tick; for a period that is over, its end.
             health: The policy's rules: the tick, and what counts as slow.
             problem: Of the policy.
+            role: In which it answered: ``production``, or ``canary`` of a rollout.
         """
         ...
 
@@ -116,7 +125,15 @@ class RequestLogSource:
     url: str
 
     def evidence(
-        self, model: str, version: str, *, started: datetime, now: datetime, health: Health, problem: Problem
+        self,
+        model: str,
+        version: str,
+        *,
+        started: datetime,
+        now: datetime,
+        health: Health,
+        problem: Problem,
+        role: Role = "production",
     ) -> HealthEvidence:
         """See :meth:`HealthSource.evidence`; a database that cannot be read is never an exception.
 
@@ -135,8 +152,9 @@ class RequestLogSource:
                     tick=health.tick,
                     slow_after=None if limit is None else limit.total_seconds(),
                     problem=problem,
+                    role=role,
                 )
-                last = log.last_request(model, version, until=moment + timedelta(microseconds=1))
+                last = log.last_request(model, version, until=moment + timedelta(microseconds=1), role=role)
         except (SQLAlchemyError, SchemaTooNew, OSError) as error:
             reason = f"the request log could not be read: {_first_line(error)}"
             return HealthEvidence(looks=(), now=moment, started=begun, last_request=None, unavailable=reason)

@@ -13,13 +13,13 @@ from typing import Any, Self
 
 from sqlalchemy import func, select
 
-from tasks import chain, schema
+from tasks import chain, schema, split
 from tasks.database import Database
 from tasks.journal import FACTS, Decision, Journal, Notification
 from tasks.lock import lock
 from tasks.outbox import Outbox
 from tasks.policy import as_utc
-from tasks.records import Action, Standing, State, Transition
+from tasks.records import Action, Arm, Rollout, Standing, State, Transition
 from tasks.standing import SERVING, Rows, standing_of, transition_of
 from tasks.transitions import Held, Refused, StaleDecision
 
@@ -82,6 +82,25 @@ class Ledger(Journal):
         """What serves, what waits and what may come back. A decision is based on its ``seq``."""
         with self._database.reading() as connection:
             return standing_of(Rows(connection, model))
+
+    def rollout(self, model: str) -> Rollout | None:
+        """The newest step of a progressive rollout, also of one that is over; None when there never was one."""
+        with self._database.reading() as connection:
+            return split.newest(connection, model)
+
+    def rollouts(self, model: str) -> tuple[Rollout, ...]:
+        """Every step of every rollout, the oldest first."""
+        with self._database.reading() as connection:
+            return split.every(connection, model)
+
+    def arms(self, model: str) -> tuple[Arm, ...]:
+        """Which version is to answer which percent of the requests, from one moment of the ledger.
+
+        This is what a gateway polls. The version in Production comes first, the weights sum to 100; nothing when
+        nothing is in Production.
+        """
+        with self._database.reading() as connection:
+            return split.arms(standing_of(Rows(connection, model)), split.newest(connection, model))
 
     def history(self, model: str) -> tuple[Transition, ...]:
         """Every transition, the oldest first."""
@@ -217,6 +236,11 @@ class Ledger(Journal):
                 flow_run_id=flow_run_id,
                 release=release,
             )
+
+    def weigh(self, step: Rollout, *, after: Rollout | None, flow_run_id: str | None = None) -> Rollout:
+        """Give a canary a share of the requests in a transaction of its own; see :meth:`Held.weigh`."""
+        with self.holding(step.model) as held:
+            return held.weigh(step, after=after, flow_run_id=flow_run_id)
 
     def settle(self, transition: Transition, state: State) -> Transition:
         """Mark an intent as applied or abandoned, in a transaction of its own; see :meth:`Held.settle`."""

@@ -288,6 +288,58 @@ class Shadow(Section):
     )
 
 
+class Rollout(Section):
+    """A candidate that passed gate and shadow answers a growing share of the requests before it goes to Production."""
+
+    steps: tuple[Share, ...] = Field(
+        (0.05, 0.25, 0.5, 1.0),
+        min_length=1,
+        description="Shares of the requests, rising, in whole percents; the last one is 100%, which is Production.",
+    )
+    hold: Duration = Field(timedelta(minutes=15), description="Least time at each step, however good it looks.")
+    tolerate: Share = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="At each step it must be shown that less than so much more of its requests fail, are slow or are "
+        "answered wrongly than of Production's at the same time.",
+    )
+    ratio: Amount = Field(
+        1.2, ge=1, le=10, description="It is taken out once it is shown to be bad more than so many times as often."
+    )
+    false_promotion: Share = Field(
+        0.05, gt=0, lt=0.5, description="Chance that a version that is worse by `tolerate` gets past a step."
+    )
+    deadline: Duration = Field(
+        timedelta(days=1), description="A step that is not shown to be safe by then is given up, and a person is told."
+    )
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """The steps in percent."""
+        return tuple(round(100 * share) for share in self.steps)
+
+    def following(self, weight: int) -> int:
+        """The percent of the requests that comes after ``weight``; 100 is Production."""
+        return next((one for one in self.weights if one > weight), 100)
+
+    @field_validator("steps")
+    @classmethod
+    def _steps_lead_to_production(cls, steps: tuple[float, ...]) -> tuple[float, ...]:
+        told = ", ".join(f"{100 * share:.6g}%" for share in steps)
+        if any(abs(100 * share - round(100 * share)) > 1e-9 or share <= 0 for share in steps):
+            raise ValueError(f"{told}: give whole percents above 0, such as 5%, 25%, 50%, 100%")
+        if list(steps) != sorted(set(steps)) or steps[-1] != 1:
+            raise ValueError(f"{told}: give each step once, rising, the last one 100%, such as 5%, 25%, 50%, 100%")
+        return steps
+
+    @model_validator(mode="after")
+    def _deadline_is_after_the_hold(self) -> Self:
+        if self.deadline <= self.hold:
+            raise ValueError("`deadline` has to be longer than `hold`, or no step could ever be taken")
+        return self
+
+
 class Approval(Section):
     """A person decides before Production."""
 
@@ -327,6 +379,9 @@ class Policy(Section):
     gate: Gate = Field(Gate(), description="What a candidate must show.")
     shadow: Annotated[Shadow | None, BeforeValidator(_off)] = Field(
         Shadow(), description="Comparison on recorded requests; off where no requests are recorded."
+    )
+    rollout: Annotated[Rollout | None, BeforeValidator(_off)] = Field(
+        None, description="off: Production moves all at once. A section: step by step; needs a gateway that splits."
     )
     approval: Annotated[Approval | None, BeforeValidator(_off)] = Field(
         None, description="off, or a section: a person approves every promotion."
@@ -372,6 +427,15 @@ class Policy(Section):
                     f"{place}.metric {section.metric!r} does not fit {self.problem}; use one of {', '.join(fitting)} "
                     "or the name of a scikit-learn scorer"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _a_rollout_can_be_judged(self) -> Self:
+        if self.rollout is not None and self.health.error_rate is None and self.health.latency_p95 is None:
+            raise ValueError(
+                "rollout needs health.error_rate or health.latency_p95: with both off nothing could ever show that a "
+                "canary is safe. Turn one on, or write `rollout: off`"
+            )
         return self
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tasks.policy import Policy, Triggers
+from tasks.policy import Policy, Rollout, Triggers
 from tasks.quantities import format_duration, format_size
 
 LOSSES = frozenset({"rmse", "mae", "log_loss", "brier"})
@@ -78,7 +78,18 @@ def _goes_out(policy: Policy) -> str:
         parts.append(f"on the requests of the last {window} it loses no more than {loss} against Production")
     if policy.approval:
         parts.append(f"a person approves within {format_duration(policy.approval.deadline)}")
-    return f"Goes out when {_listed(parts, 'and') if parts else 'it was trained: every check is off'}."
+    said = f"Goes out when {_listed(parts, 'and') if parts else 'it was trained: every check is off'}."
+    return f"{said} {_by_steps(policy.rollout)}" if policy.rollout else said
+
+
+def _by_steps(rollout: Rollout) -> str:
+    shares = _listed([f"{one}%" for one in rollout.weights[:-1]] + ["all"], "and then")
+    return (
+        f"It goes out by steps, to {shares} of the requests, {format_duration(rollout.hold)} each at least, and only "
+        f"once it is shown to be less than {percent(rollout.tolerate)} worse than Production at the same time. It is "
+        f"taken out when it is shown to be bad more than {rollout.ratio:g} times as often, or after "
+        f"{format_duration(rollout.deadline)} without a step."
+    )
 
 
 def _comes_back(policy: Policy) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from tasks import approval, artifact
+from tasks import approval, artifact, canary
 from tasks.case import Case
 from tasks.dossier import Dossier
 from tasks.evidence import for_shadow
@@ -56,17 +56,23 @@ def refuse(case: Case, standing: Standing, version: str, verdict: Verdict) -> No
 
 
 def stage(case: Case, standing: Standing, version: str, verdict: Verdict) -> Standing:
-    """Move a candidate that passed the gate to Staging.
+    """Move a candidate that passed the gate to Staging; a canary that was there is superseded by it.
 
     Raises:
         StaleDecision: When the ledger moved since ``standing`` was read.
     """
+    before = canary.running(case, standing)
     _move(case, standing, "stage", version, verdict.reason, (verdict,))
+    if before is not None and before.version != version:
+        reason = f"version {before.version} is superseded by version {version}, which passed the gate"
+        case.tell(f"{case.model}: rollout of version {before.version} ended", f"{reason}\ntrail {before.trail}")
     return case.standing()
 
 
 def advance(case: Case, standing: Standing) -> Advance:
-    """Judge the candidate in Staging, and promote it, reject it or let it wait.
+    """Judge the candidate in Staging, and let it go out, reject it or let it wait.
+
+    One that is a canary by now is the rollout's to judge.
 
     Raises:
         StaleDecision: When the ledger moved since ``standing`` was read.
@@ -75,6 +81,10 @@ def advance(case: Case, standing: Standing) -> Advance:
     version = standing.staged
     if version is None:
         raise ValueError(f"{case.model} has no version in Staging to advance; run flows.retrain first")
+    if (serving := canary.running(case, standing)) is not None:
+        return Advance("waiting", f"{canary.told(serving)}; flows.rollout takes its next step")
+    if (given_up := canary.aborted(case, standing)) is not None:
+        return Advance("aborted", given_up.reason, transition=archive(case, standing, version, given_up.reason))
     dossier = _compare_staged(case, standing, version)
     verdict = reach(dossier)
     case.note(verdict, dossier, version=version)
@@ -84,7 +94,30 @@ def advance(case: Case, standing: Standing) -> Advance:
         return _waiting(case, standing, version, verdict)
     if case.policy.approval is not None and not case.ledger.has_fact(case.model, version, "approved"):
         return _awaiting(case, standing, version, verdict)
-    return promote(case, standing, version, verdict)
+    return go_out(case, standing, version, verdict)
+
+
+def go_out(case: Case, standing: Standing, version: str, verdict: Verdict) -> Advance:
+    """Let a version that passed everything go out: at once, or where the policy has a rollout, as a canary first.
+
+    The first model has no version beside it that it could be compared with, and goes to Production at once.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read.
+        SwappedArtifact: When the version's files are not those that were judged.
+        MissingVersion: When MLflow does not have the version or its files.
+    """
+    rules = case.policy.rollout
+    if rules is None or standing.production is None or rules.weights[0] == 100:
+        return promote(case, standing, version, verdict)
+    weight = rules.weights[0]
+    reason = f"version {version} is a canary with {weight}% of the requests beside version {standing.production}: "
+    reason += "; ".join((*_grounds(case, version, verdict), verdict.reason))
+    if not case.dry_run:
+        case.registry().fetch(case.ledger, case.model, version, fresh=True)
+    canary.begin(case, standing, version, weight, reason)
+    case.tell(f"{case.model}: version {version} is a canary with {weight}%", f"{reason}\ntrail {case.trail}")
+    return Advance("canary", reason, (verdict,))
 
 
 def _compare_staged(case: Case, standing: Standing, version: str) -> Dossier:
@@ -220,6 +253,10 @@ def carry_out(case: Case, standing: Standing, version: str) -> Advance:
         StaleDecision: When the ledger moved since ``standing`` was read.
         ValueError: When something speaks against it, or it does not load and answer.
     """
+    if (serving := canary.running(case, standing)) is not None:
+        return Advance("answered", f"it was carried out: {canary.told(serving)}")
+    if canary.aborted(case, standing) is not None:
+        return advance(case, standing)
     actor, why = case.ledger.word(case.model, version, "approved") or (case.actor, "approved")
     case = replace(case, actor=actor)
     if not approval.compared_with_present(case, version):
@@ -235,7 +272,7 @@ def carry_out(case: Case, standing: Standing, version: str) -> Advance:
     if verdict.decision != "promote":
         raise ValueError(f"version {version} of {case.model} was approved and stays where it is: {tried.reason}")
     case.note(verdict, dossier, version=version)
-    return promote(case, standing, version, verdict)
+    return go_out(case, standing, version, verdict)
 
 
 def expire(case: Case, standing: Standing, version: str) -> Advance:
@@ -285,6 +322,15 @@ def reject(case: Case, standing: Standing, version: str, reason: str) -> Transit
     transition = _move(case, standing, "reject", version, reason, ())
     case.tell(f"{case.model}: version {version} rejected", f"{reason}\ntrail {case.trail}")
     return transition
+
+
+def archive(case: Case, standing: Standing, version: str, reason: str) -> Transition | None:
+    """Take a version out of Staging without a word; whoever does it has told it.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read.
+    """
+    return _move(case, standing, "reject", version, reason, ())
 
 
 def _rejected(case: Case, standing: Standing, version: str, verdict: Verdict, decision: str) -> Advance:

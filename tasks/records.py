@@ -26,9 +26,10 @@ nor against, and a verdict of nothing but exemptions is no pass.
 """
 
 Urgency = Literal["low", "medium", "high", "critical"]
-Judge = Literal["triggers", "gate", "shadow", "health", "rollback", "person", "data"]
+Judge = Literal["triggers", "gate", "shadow", "health", "rollout", "rollback", "person", "data"]
 Action = Literal["stage", "promote", "rollback", "reject", "external"]
 State = Literal["intended", "applied", "abandoned"]
+RolloutState = Literal["running", "promoted", "aborted", "ended"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,8 +68,8 @@ class Verdict:
     Attributes:
         judge: Who judged.
         decision: triggers ``retrain | keep``, gate ``pass | fail | inconclusive``, shadow ``promote | reject | wait``,
-            health ``healthy | unhealthy | unknown``, rollback ``back | stay``, person ``promote | stay``, data
-            ``failed | reconciled``.
+            health ``healthy | unhealthy | unknown``, rollout ``hold | step | promote | abort | end``, rollback
+            ``back | stay``, person ``promote | stay``, data ``failed | reconciled``.
         reason: One plain sentence.
         findings: Everything that was looked at, also what did not matter.
         urgency: The highest among the triggers that fired.
@@ -354,6 +355,78 @@ class HealthEvidence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutEvidence:
+    """What a progressive rollout is judged on: two versions that served at the same time.
+
+    Attributes:
+        version: The canary.
+        baseline: Version in Production.
+        weight: Percent of the requests that the canary is given now.
+        started: When it was given its first ones; start of the first look.
+        stepped: When it was given its present weight.
+        now: The moment of the tick.
+        canary: Its looks from ``started`` until now, in order, none left out; empty intervals have zero counts.
+        production: Of the same intervals, those of the baseline.
+        unavailable: Why the source could not be read, or None.
+    """
+
+    version: str
+    baseline: str
+    weight: int
+    started: datetime
+    stepped: datetime
+    now: datetime
+    canary: tuple[Look, ...]
+    production: tuple[Look, ...]
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """What the ledger's newest row about a progressive rollout says.
+
+    Attributes:
+        id: Of the row.
+        model: Registered name.
+        version: The canary.
+        baseline: Version in Production when it began.
+        weight: Percent of the requests that the canary is given.
+        state: ``running``; ``promoted``: it is in Production; ``aborted``: it was worse, or nothing showed that it is
+            not; ``ended``: it was superseded, or Production changed.
+        started: When it was given its first weight.
+        at: When this row was written; of a rollout that runs, when it was given its present weight.
+        reason: One sentence.
+        actor: Person or flow.
+        trail: The id that ties trigger, run, gate, shadow, rollout and transition together.
+    """
+
+    id: int
+    model: str
+    version: str
+    baseline: str
+    weight: int
+    state: RolloutState
+    started: datetime
+    at: datetime
+    reason: str
+    actor: str
+    trail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A version that answers requests.
+
+    Attributes:
+        version: In MLflow.
+        weight: Percent of the requests, 1 to 100; those of all arms sum to 100.
+    """
+
+    version: str
+    weight: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Transition:
     """One row of the ledger.
 
@@ -428,10 +501,11 @@ class Report:
 
     Attributes:
         model: Registered name.
-        flow: ``retrain``, ``watch``, ``promote``, ``rollback``.
+        flow: ``retrain``, ``watch``, ``rollout``, ``promote``, ``rollback``.
         decision: ``kept``, ``first-promoted``, ``promoted``, ``gate-failed``, ``gate-inconclusive``,
             ``shadow-rejected``, ``rejected``, ``waiting``, ``awaiting``, ``approved``, ``expired``, ``answered``,
-            ``rolled-back``, ``healthy``, ``watching``, ``held``, ``failed``.
+            ``rolled-back``, ``healthy``, ``watching``, ``held``, ``failed``; of a rollout ``canary``, ``stepped``,
+            ``holding``, ``aborted``, ``ended``, ``idle``.
         line: The decision in one line, in plain words, with its numbers.
         at: The moment it was made for.
         trail: Of the chain of events that it belongs to.
@@ -440,6 +514,7 @@ class Report:
         verdicts: In the order they were reached.
         transition: The last one that was carried out, or None.
         dry_run: Nothing was changed.
+        phase: Of a rollout: how far it is, ``25%, step 2 of 4``; None of everything else.
         error: Of a model that failed while others went on.
     """
 
@@ -455,6 +530,7 @@ class Report:
     transition: Transition | None = None
     dry_run: bool = False
     error: str | None = None
+    phase: str | None = None
 
 
 def to_plain(value: Any) -> Any:

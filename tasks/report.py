@@ -35,6 +35,12 @@ NEXT = {
     "expired": "Production stays, the candidate is archived. If it should serve all the same, promote it by hand.",
     "answered": "Nothing to do. The question was answered before; the line says how.",
     "rolled-back": "The earlier version serves again, the bad one is quarantined. Find out why before you release it.",
+    "canary": "Nothing to do. It answers a share of the requests; flows.rollout gives it more, or takes it out.",
+    "stepped": "Nothing to do. It answers a larger share of the requests from now on.",
+    "holding": "Nothing to do yet. The share stays until the evidence suffices, or the policy's deadline has passed.",
+    "aborted": "Production answers all requests, the canary is archived and quarantined. Find out why first.",
+    "ended": "Production answers all requests. A version that waits in Staging is judged anew by the next retraining.",
+    "idle": "Nothing to do. No rollout runs.",
     "healthy": "Nothing to do. The version is known good from now on, a rollback may come back to it.",
     "watching": "Nothing to do yet. The watch goes on with the next tick.",
     "held": "A person has to look: Backstop saw something and had no safe move. Production is unchanged.",
@@ -47,6 +53,7 @@ _WORDS = {
     "gate": {"ok": "pass", "breach": "fail", "unknown": "inconclusive", "exempt": "does not apply"},
     "shadow": {"ok": "holds", "breach": "worse", "unknown": "undecided", "exempt": "does not apply"},
     "health": {"ok": "healthy", "breach": "unhealthy", "unknown": "unknown", "exempt": "does not apply"},
+    "rollout": {"ok": "not worse", "breach": "worse", "unknown": "not shown", "exempt": "does not apply"},
     "rollback": {"ok": "possible", "breach": "not possible", "unknown": "unknown", "exempt": "does not apply"},
     "person": {"ok": "answers", "breach": "does not answer", "unknown": "unknown", "exempt": "does not apply"},
     "data": {"ok": "ok", "breach": "problem", "unknown": "unknown", "exempt": "does not apply"},
@@ -59,6 +66,10 @@ _UNITS = {
     ("health", "error_rate"): "share",
     ("health", "latency_p95"): "share",
     ("health", "accuracy"): "share",
+    ("rollout", "error_rate"): "share",
+    ("rollout", "latency_p95"): "share",
+    ("rollout", "accuracy"): "share",
+    ("rollout", "traffic"): "count",
     ("triggers", "volume"): "count",
     ("triggers", "drift"): "share",
     ("health", "traffic"): "count",
@@ -149,12 +160,12 @@ def _why(verdicts: Sequence[Verdict]) -> str:
     return " + ".join(finding.name.replace("_", " ") for finding in fired) if asked else ""
 
 
-SERIOUS = ("failed", "rolled-back", "held")
-"""Decisions of a watch that its run is named after; of all others there is one a minute."""
+SERIOUS = ("failed", "rolled-back", "aborted", "held", "ended", "promoted", "stepped")
+"""Decisions of a tick that its run is named after; of all others there is one a minute."""
 
 
 def tick_name(reports: Sequence[Report]) -> str:
-    """What a run of the watch is called: ``watch 12 models: rolled back churn``."""
+    """What a run of a tick is called: ``watch 12 models: rolled back churn``."""
     about = reports[0].model if len(reports) == 1 else f"{len(reports)} models"
     by_decision: dict[str, list[str]] = {}
     for report in reports:
@@ -164,7 +175,7 @@ def tick_name(reports: Sequence[Report]) -> str:
         one.replace("-", " ") + ("" if len(reports) == 1 else f" {', '.join(by_decision[one])}") for one in serious
     )
     dry = " (dry run)" if any(report.dry_run for report in reports) else ""
-    return brief(f"watch {about}: {told or 'nothing to do'}{dry}", _NAME)
+    return brief(f"{reports[0].flow} {about}: {told or 'nothing to do'}{dry}", _NAME)
 
 
 def markdown(
@@ -294,6 +305,8 @@ def _trail(report: Report, places: Places, run_id: str | None) -> str:
         "candidate": report.candidate,
         "in Production now": report.production or "nothing",
     }
+    if report.phase is not None:
+        rows["rollout"] = report.phase
     if report.transition is not None:
         moved = report.transition
         rows["transition"] = f"{moved.seq}: {moved.action} version {moved.version}, {moved.state}, by {moved.actor}"

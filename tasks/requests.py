@@ -23,7 +23,7 @@ from tasks.records import Look, to_plain
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
-Role = Literal["production", "shadow"]
+Role = Literal["production", "canary", "shadow"]
 
 _requests, _labels = schema.requests, schema.labels
 
@@ -42,7 +42,8 @@ class Served:
         prediction: The answer; None when it failed.
         score: Probability of the positive class, or None.
         failed: It was answered with an error.
-        role: ``shadow``: a challenger's answer, which nobody was given.
+        role: ``production``: the version in Production answered. ``canary``: a version of a progressive rollout
+            answered in its place. ``shadow``: a challenger's answer, which nobody was given.
     """
 
     request_id: str
@@ -176,8 +177,9 @@ class RequestLog:
         tick: timedelta,
         slow_after: float | None,
         problem: Problem,
+        role: Role = "production",
     ) -> tuple[Look, ...]:
-        """Counts of one version's requests in Production, interval by interval.
+        """Counts of one version's requests, interval by interval.
 
         Args:
             model: Registered name.
@@ -187,6 +189,7 @@ class RequestLog:
             tick: Length of an interval.
             slow_after: Seconds above which a request is slow; None: none is.
             problem: In regression no answer is wrong, only more or less far off; ``wrong`` stays 0.
+            role: In which it answered.
 
         Returns:
             One look per complete interval, in order; one without requests has zero counts.
@@ -205,13 +208,16 @@ class RequestLog:
             tick=tick,
             slow_after=slow_after,
             problem=problem,
+            role=role,
         )
         nothing = (0, 0, 0, 0, 0)
         return tuple(_look(as_utc(start) + k * tick, counted.get(k, nothing)) for k in range(planned))
 
-    def last_request(self, model: str, version: str, *, until: datetime | None = None) -> datetime | None:
-        """When the version last answered in Production, before ``until`` where that is given; None: never."""
-        query = select(func.max(_requests.c.at)).where(*_served(model), _requests.c.version == version)
+    def last_request(
+        self, model: str, version: str, *, until: datetime | None = None, role: Role = "production"
+    ) -> datetime | None:
+        """When the version last answered in this role, before ``until`` where that is given; None: never."""
+        query = select(func.max(_requests.c.at)).where(*_served(model, role), _requests.c.version == version)
         if until is not None:
             query = query.where(_requests.c.at < as_utc(until))
         with self._database.reading() as connection:
@@ -278,6 +284,7 @@ class RequestLog:
         tick: timedelta,
         slow_after: float | None,
         problem: Problem,
+        role: Role,
     ) -> dict[int, tuple[int, ...]]:
         """(requests, errors, slow, labelled, wrong) by number of the interval."""
         rows = _requests.c
@@ -289,7 +296,7 @@ class RequestLog:
         query = (
             select(interval.label("k"), func.count(), *sums)
             .select_from(_requests.outerjoin(_labels, _labels.c.request_id == rows.request_id))
-            .where(*_served(model), rows.version == version, rows.at >= as_utc(start), rows.at < as_utc(end))
+            .where(*_served(model, role), rows.version == version, rows.at >= as_utc(start), rows.at < as_utc(end))
             .group_by(literal_column("k"))
         )
         with self._database.reading() as connection:
@@ -347,8 +354,8 @@ def _by_request(values: Mapping[str, Any]) -> str:
     return str(values["request_id"])
 
 
-def _served(model: str) -> tuple[ColumnElement[bool], ...]:
-    return (_requests.c.model == model, _requests.c.role == "production")
+def _served(model: str, role: Role = "production") -> tuple[ColumnElement[bool], ...]:
+    return (_requests.c.model == model, _requests.c.role == role)
 
 
 def _answered() -> ColumnElement[bool]:

@@ -137,6 +137,12 @@ def _health(**given: Any) -> Verdict:
     return health.judge(**given)
 
 
+def _rollout(*, ended: str = "", **given: Any) -> Verdict:
+    from tasks.decide import rollout  # noqa: PLC0415  see above
+
+    return rollout.ended(ended) if ended else rollout.judge(**given)
+
+
 def _rollback(
     *, standing: Standing, rollbacks_in_window: int, limit: int, to: str | None, tried: tuple[Finding, ...], reason: str
 ) -> Verdict:
@@ -169,6 +175,7 @@ _JUDGES: dict[str, Callable[..., Verdict]] = {
     "gate": _gate,
     "shadow": _shadow,
     "health": _health,
+    "rollout": _rollout,
     "rollback": _rollback,
     "person": _person,
     "mistake": _mistake,

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from tasks.database import Moment, Ticks
 
-LEDGER_REVISION = "0003"
+LEDGER_REVISION = "0004"
 LOG_REVISION = "0001"
 """Newest migration of each; a test holds the tables below against what the migrations make."""
 
@@ -151,6 +151,26 @@ messages = Table(
 """What has to be told. Its rows change; every attempt is a row of its own among the notifications, which do not."""
 Index("backstop_messages_due", messages.c.model, messages.c.state, messages.c.due)
 
+rollouts = Table(
+    "backstop_rollouts",
+    ledger,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("model", String(63), nullable=False),
+    Column("version", String(40), nullable=False),
+    Column("baseline", String(40), nullable=False),
+    # Percent of the requests from now on; the version in Production has the others.
+    Column("weight", Integer, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("started", Moment, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("trail", String(64), nullable=False),
+    Column("flow_run_id", String(64)),
+)
+"""One row per step of a progressive rollout, and one that says how it ended; never changed."""
+Index("backstop_rollouts_by_model", rollouts.c.model, rollouts.c.id)
+
 chain = Table(
     "backstop_chain",
     ledger,
@@ -166,7 +186,8 @@ requests = Table(
     "backstop_requests",
     log,
     Column("request_id", String(128), primary_key=True),
-    Column("role", String(20), primary_key=True),  # a shadow answers the very request that Production answered
+    # A shadow answers the very request that Production answered; a canary answers in its place.
+    Column("role", String(20), primary_key=True),
     Column("model", String(63), nullable=False),
     Column("version", String(40), nullable=False),
     Column("at", Ticks, nullable=False),

@@ -19,18 +19,31 @@ from tasks.ledger import Decision, Ledger
 from tasks.quantities import format_size
 from tasks.records import Verdict
 
-Kind = Literal["decision", "version", "transition", "fact", "notification"]
+Kind = Literal["decision", "version", "transition", "rollout", "fact", "notification"]
 Mark = Literal["good", "bad", "unsure", "plain"]
 
 _MOST = 1_000
 """Rows of each kind; a longer story is told from its beginning, and says that it goes on."""
 
 _MARKS: dict[str, Mark] = {
-    **dict.fromkeys(("pass", "promote", "healthy", "known-good", "approved", "retrain"), "good"),
+    **dict.fromkeys(("pass", "promote", "healthy", "known-good", "approved", "retrain", "step", "promoted"), "good"),
     **dict.fromkeys(
-        ("fail", "reject", "unhealthy", "quarantined", "rejected", "rollback", "failed", "stay", "back"), "bad"
+        (
+            "fail",
+            "reject",
+            "unhealthy",
+            "quarantined",
+            "rejected",
+            "rollback",
+            "failed",
+            "stay",
+            "back",
+            "abort",
+            "aborted",
+        ),
+        "bad",
     ),
-    **dict.fromkeys(("inconclusive", "wait", "unknown", "awaiting", "expired", "paged", "external"), "unsure"),
+    **dict.fromkeys(("inconclusive", "wait", "unknown", "awaiting", "expired", "paged", "external", "hold"), "unsure"),
 }
 _MOVES = {
     "stage": "to Staging",
@@ -157,6 +170,7 @@ class Annals(Ledger):
             "decision": (schema.decisions, "id"),
             "fact": (schema.facts, "id"),
             "transition": (schema.transitions, "seq"),
+            "rollout": (schema.rollouts, "id"),
             "version": (schema.versions, "version"),
             "notification": (schema.notifications, "id"),
         }
@@ -271,6 +285,7 @@ def _step(annals: Annals, kind: str, row: Row[Any]) -> Step:
     steps: dict[str, Callable[[Row[Any]], Step]] = {
         "fact": _stated,
         "transition": _moved,
+        "rollout": _weighed,
         "version": _made,
         "notification": _told,
     }
@@ -323,6 +338,22 @@ def _moved(row: Row[Any]) -> Step:
         trail=row.trail,
         flow_run_id=row.flow_run_id,
         details=(("transition", str(row.seq)), *before),
+    )
+
+
+def _weighed(row: Row[Any]) -> Step:
+    over = "" if row.state == "running" else f", the rollout was {row.state}"
+    return Step(
+        at=row.at,
+        kind="rollout",
+        title=f"version {row.version} answers {row.weight}% of the requests{over}",
+        text=row.reason,
+        mark=_MARKS.get(row.state, "plain"),
+        who=row.actor,
+        version=row.version,
+        trail=row.trail,
+        flow_run_id=row.flow_run_id,
+        details=(("in Production", row.baseline),),
     )
 
 

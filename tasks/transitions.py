@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, select, update
 from sqlalchemy.engine import Connection
 
-from tasks import chain, schema
+from tasks import chain, schema, split
 from tasks.policy import as_utc
-from tasks.records import Action, Standing, State, Transition, to_plain
+from tasks.records import Action, Rollout, Standing, State, Transition, to_plain
 from tasks.standing import Rows, standing_of, transition_of
 
 _ROWS = schema.transitions
@@ -119,6 +120,7 @@ class Held:
         chain.append(self._connection, self.model, "settled", transition.seq)
         if state == "applied":
             self._mark(stored)
+            self._end_rollout(stored)
         settled = self.get(transition.seq)
         if settled is None:
             raise StaleDecision(f"transition {transition.seq} of {self.model} vanished while it was settled")
@@ -161,8 +163,69 @@ class Held:
         )
         self._insert(transition, production, applied_at=self._moment(transition))
         self._mark(transition)
+        self._end_rollout(transition)
         stored = self.get(transition.seq)
         return stored or transition
+
+    def rollout(self) -> Rollout | None:
+        """The newest row about a progressive rollout, or None."""
+        return split.newest(self._connection, self.model)
+
+    def weigh(self, step: Rollout, *, after: Rollout | None, flow_run_id: str | None = None) -> Rollout:
+        """Give a canary a share of the requests, or none any more.
+
+        A canary that is aborted is quarantined by that: the fact and the share cannot come apart.
+
+        Args:
+            step: What is to be put down; its id is the ledger's.
+            after: The newest row that the decision was based on.
+            flow_run_id: Prefect's.
+
+        Raises:
+            StaleDecision: When the rollout went on meanwhile, or the canary is not in Staging, or its baseline not in
+                Production, or an intent is not settled.
+            ValueError: For a weight that is not among 0 to 99; Production is given by a promotion.
+        """
+        if not 0 <= step.weight < 100:
+            raise ValueError(f"a canary has 0 to 99 percent of the requests, not {step.weight}; promote it instead")
+        newest = self.rollout()
+        if newest != after or (step.state == "running" and not self._may_serve(step)):
+            now = "nothing" if newest is None else f"version {newest.version} at {newest.weight}% ({newest.state})"
+            raise StaleDecision(
+                f"{self.model}: version {step.version} was not given {step.weight}%, because somebody else got in "
+                f"first: the newest step is {now}, and {self.standing().production} is in Production. Decide anew"
+            )
+        split.put(self._connection, step, flow_run_id)
+        if step.state == "aborted":
+            row = {"model": self.model, "version": step.version, "fact": "quarantined", "at": step.at}
+            told = {"reason": step.reason, "actor": step.actor, "trail": step.trail}
+            chain.write(self._connection, "fact", {**row, **told})
+        written = self.rollout()
+        return written or step
+
+    def _may_serve(self, step: Rollout) -> bool:
+        standing = self.standing()
+        return standing.pending is None and len(split.arms(standing, step)) == 2
+
+    def _end_rollout(self, transition: Transition) -> None:
+        """Put down that a rollout is over by what has just taken effect."""
+        running = self.rollout()
+        end = None if running is None else split.ending(running, self.standing())
+        if running is None or end is None:
+            return
+        state, because = end
+        split.put(
+            self._connection,
+            replace(
+                running,
+                state=state,
+                weight=100 if state == "promoted" else 0,
+                at=max(transition.at, running.at),
+                reason=f"{because}: {transition.action} of version {transition.version} by {transition.actor}",
+                actor=transition.actor,
+            ),
+            transition.flow_run_id,
+        )
 
     def _head(self) -> int:
         query = select(schema.models.c.head).where(schema.models.c.model == self.model)

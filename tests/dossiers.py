@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tasks.dossier import Dossier
-from tasks.policy import Gate, Health, PerformanceCheck, RegressionCheck, Shadow, Triggers
+from tasks.policy import Gate, Health, PerformanceCheck, RegressionCheck, Rollout, Shadow, Triggers
 from tasks.records import (
     ColumnProfile,
     Finding,
@@ -19,6 +19,7 @@ from tasks.records import (
     Look,
     Measurement,
     Profile,
+    RolloutEvidence,
     Scores,
     ShadowEvidence,
     Signals,
@@ -85,6 +86,27 @@ def health(errors: int = 3, minutes: int = 30, labelled: int = 20) -> Dossier:
     return Dossier("health", {"evidence": seen, "rules": Health(), "problem": "binary", "planned_looks": 30})
 
 
+def rollout(errors: int = 1, minutes: int = 20, requests: int = 60, weight: int = 5) -> Dossier:
+    moments = [SPAN.start + number * timedelta(minutes=1) for number in range(minutes)]
+
+    def looks(requests: int, errors: int) -> tuple[Look, ...]:
+        shared = {"requests": requests, "errors": min(errors, requests), "slow": 0, "labelled": 0, "wrong": 0}
+        return tuple(Look(start=moment, **shared) for moment in moments)
+
+    seen = RolloutEvidence(
+        version="2",
+        baseline="1",
+        weight=weight,
+        started=SPAN.start,
+        stepped=SPAN.start,
+        now=SPAN.start + minutes * timedelta(minutes=1),
+        canary=looks(requests, errors),
+        production=looks(20 * requests, 20),
+    )
+    rules = {"rules": Rollout(), "health": Health(), "problem": "binary"}
+    return Dossier("rollout", {"evidence": seen, **rules})
+
+
 def triggers(moved: int = 3, accuracy: float = 0.7) -> Dossier:
     def column(name: str, *counts: int) -> ColumnProfile:
         return ColumnProfile(name=name, kind="category", categories=("a", "b"), counts=counts)
@@ -147,6 +169,11 @@ def examples() -> dict[str, Dossier]:
         "health healthy": health(),
         "health unhealthy": health(60),
         "health unknown": health(0, 2),
+        "rollout step": rollout(),
+        "rollout promote": rollout(weight=50),
+        "rollout hold": rollout(0, 2),
+        "rollout abort": rollout(20),
+        "rollout end": Dossier("rollout", {"ended": "version 3 passed the gate"}),
         "rollback back": rollback(),
         "rollback stay": rollback((FAILS, FAILS)),
         "rollback too many": rollback((), rollbacks_in_window=2),

@@ -23,6 +23,7 @@ CONTRACT = {
     "retrain/churn",
     "retrain/on-event",
     "watch/all-models",
+    "rollout/all-models",
     "rollback/by-hand",
     "promote/by-hand",
     "approve/by-event",
@@ -64,7 +65,7 @@ def test_a_tick_may_be_cancelled_and_an_event_may_not(folder: Path, deployment: 
     """The next tick sees what a cancelled one would have seen; an event that is cancelled is seen by nobody."""
     limit = deployment.get("concurrency_limit")
     flow = named(deployment).partition("/")[0]
-    if flow == "watch":
+    if flow in {"watch", "rollout"}:
         assert limit["limit"] == 1
         assert ConcurrencyLimitStrategy(limit["collision_strategy"]) is ConcurrencyLimitStrategy.CANCEL_NEW
     elif flow == "retrain":

@@ -23,12 +23,13 @@ from flows.approve import approve
 from flows.promote import promote
 from flows.retrain import retrain
 from flows.rollback import rollback
+from flows.rollout import rollout
 from flows.watch import watch
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
 DEPLOYMENTS: list[dict[str, Any]] = PROJECT["deployments"]
-FLOWS = [retrain, watch, promote, rollback, approve]
+FLOWS = [retrain, watch, rollout, promote, rollback, approve]
 
 
 def named(deployment: dict[str, Any]) -> str:
@@ -72,7 +73,7 @@ def test_the_forms_are_bounded() -> None:
         assert (bounded[name]["reason"]["minLength"], bounded[name]["reason"]["maxLength"]) == (3, 500)
         assert bounded[name]["dry_run"]["default"] is True
         assert by_name()[name].parameters.required == ["policy", "reason"]
-    for name in ("retrain", "watch"):
+    for name in ("retrain", "watch", "rollout"):
         assert bounded[name]["dry_run"]["default"] is False
         assert by_name()[name].parameters.required == ["policy"]
     assert bounded["promote"]["decision"]["enum"] == ["promote", "reject"]
@@ -116,7 +117,8 @@ def test_names_are_not_given_twice_and_every_flow_has_a_deployment() -> None:
 
 def test_ticks_do_not_pile_up_and_no_event_is_lost() -> None:
     """The next tick sees what a cancelled one would have seen; an event that is cancelled is seen by nobody."""
-    wanted = {"watch": ConcurrencyLimitStrategy.CANCEL_NEW, "retrain": ConcurrencyLimitStrategy.ENQUEUE}
+    cancelled, queued = ConcurrencyLimitStrategy.CANCEL_NEW, ConcurrencyLimitStrategy.ENQUEUE
+    wanted = {"watch": cancelled, "rollout": cancelled, "retrain": queued}
     for deployment in DEPLOYMENTS:
         strategy = wanted.get(named(deployment).partition("/")[0])
         if strategy is not None:
@@ -125,16 +127,17 @@ def test_ticks_do_not_pile_up_and_no_event_is_lost() -> None:
             assert ConcurrencyLimitStrategy(limit["collision_strategy"]) is strategy
 
 
-def test_the_retraining_is_weekly_and_the_watch_is_every_minute() -> None:
+def test_the_retraining_is_weekly_and_watch_and_rollout_are_every_minute() -> None:
     schedules = {named(deployment): deployment["schedules"] for deployment in DEPLOYMENTS if "schedules" in deployment}
-    assert {name.partition("/")[0] for name in schedules} == {"retrain", "watch"}
+    assert {name.partition("/")[0] for name in schedules} == {"retrain", "watch", "rollout"}
     friday = datetime(2026, 1, 2, 9, tzinfo=UTC)
     weekly = asyncio.run(CronSchedule(**schedules["retrain/churn"][0]).get_dates(n=2, start=friday))
     assert weekly == [datetime(2026, 1, 4, 2, tzinfo=UTC), datetime(2026, 1, 11, 2, tzinfo=UTC)]
-    (tick,) = schedules["watch/all-models"]
-    every = IntervalSchedule(interval=timedelta(seconds=tick["interval"]), anchor_date=friday)
-    first, second = asyncio.run(every.get_dates(n=2, start=friday))
-    assert second - first == timedelta(seconds=60)
+    for name in ("watch", "rollout"):
+        (tick,) = schedules[f"{name}/all-models"]
+        every = IntervalSchedule(interval=timedelta(seconds=tick["interval"]), anchor_date=friday)
+        first, second = asyncio.run(every.get_dates(n=2, start=friday))
+        assert second - first == timedelta(seconds=60)
 
 
 # The real thing.

@@ -112,10 +112,11 @@ def test_the_document_names_every_event_and_every_value() -> None:
     page = (ROOT / "docs" / "events.md").read_text("utf-8")
     source = (ROOT / "flows" / "events.py").read_text("utf-8")
     written = {
-        f"backstop.{name}" for name in re.findall(r'"((?:retrain|drift|shadow|approval|model|run)\.[a-z-]+)"', source)
+        f"backstop.{name}"
+        for name in re.findall(r'"((?:retrain|drift|shadow|approval|rollout|model|run)\.[a-z-]+)"', source)
     }
     written |= {"backstop.gate.passed", "backstop.gate.failed", "backstop.data.landed"}
-    assert len(written) == 15
+    assert len(written) == 19
     assert set(re.findall(r"^### `(backstop\.[a-z.-]+)`", page, re.MULTILINE)) == written
     for value in (*EVERYWHERE, "fired", "urgency", "failed", "previous", "deadline", "by", "flow", "rows", "source"):
         assert f"`{value}`" in page, value

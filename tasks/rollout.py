@@ -1,0 +1,160 @@
+"""Rollout: one tick of a progressive rollout for one model, from the evidence to at most one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks import canary
+from tasks.case import Case
+from tasks.dossier import Dossier
+from tasks.health_sources import source
+from tasks.records import Rollout, RolloutEvidence, Standing, Transition, Verdict
+from tasks.retrial import reach
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one tick came to.
+
+    Attributes:
+        decision: Its status, as in :class:`tasks.records.Report`.
+        reason: One sentence.
+        phase: How far the rollout is, ``25%, step 2 of 4``; None where none runs.
+        version: The canary, or None.
+        verdicts: What was judged; none where nothing runs.
+        transition: That was carried out, or None.
+        news: Something changed that a person would want to read.
+    """
+
+    decision: str
+    reason: str
+    phase: str | None = None
+    version: str | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    transition: Transition | None = None
+    news: bool = False
+
+
+def tick(case: Case, standing: Standing) -> Tick:
+    """Judge the canary and take at most one step. Without a canary this reads the ledger and writes nothing.
+
+    What is there is read anew by every tick, so a tick that was killed at any line is made up for by the next one.
+
+    Args:
+        case: Whose model.
+        standing: What the ledger says.
+
+    Raises:
+        StaleDecision: When the ledger moved since ``standing`` was read.
+    """
+    newest = case.ledger.rollout(case.model)
+    if newest is None:
+        return _idle(standing, "no rollout has begun")
+    case = case.on_trail(newest.trail)
+    if newest.state == "running":
+        return _running(case, standing, newest)
+    if canary.aborted(case, standing) is not None:  # the tick that aborted it came no further
+        return _archived(case, standing, newest, ())
+    if newest.state == "ended":
+        return _ended(case, standing, newest)
+    return _idle(standing, f"the last rollout, of version {newest.version}, was {newest.state}: {newest.reason}")
+
+
+def _idle(standing: Standing, why: str) -> Tick:
+    serves = (
+        "nothing is in Production"
+        if standing.production is None
+        else (f"version {standing.production} answers all requests")
+    )
+    return Tick("idle", f"{serves}; {why}")
+
+
+def _running(case: Case, standing: Standing, rollout: Rollout) -> Tick:
+    rules = case.policy.rollout
+    if rules is None:
+        reason = f"the policy has no section rollout any more; version {rollout.version} waits in Staging"
+        over = canary.end(case, rollout, "ended", reason)
+        return _ended(case, standing, over) if over is not None else Tick("ended", reason, version=rollout.version)
+    dossier = _dossier(case, rollout)
+    verdict = reach(dossier)
+    if verdict.decision == "hold":
+        _note_once(case, rollout, verdict, dossier)
+        return Tick("holding", verdict.reason, _phase(case, rollout.weight), rollout.version, (verdict,))
+    case.note(verdict, dossier, version=rollout.version)
+    if verdict.decision == "abort":
+        over = canary.end(case, rollout, "aborted", verdict.reason)
+        return _archived(case, standing, over or rollout, (verdict,))
+    if verdict.decision == "promote":
+        return _promoted(case, standing, rollout, verdict)
+    weight = rules.following(rollout.weight)
+    canary.weigh(case, rollout, weight, verdict.reason)
+    return Tick("stepped", verdict.reason, _phase(case, weight), rollout.version, (verdict,), news=True)
+
+
+def _dossier(case: Case, rollout: Rollout) -> Dossier:
+    """Everything that both versions did since the rollout began."""
+    policy, log = case.policy, source(case.stores)
+    shared = {"started": rollout.started, "now": case.now, "health": policy.health, "problem": policy.problem}
+    ours = log.evidence(case.model, rollout.version, role="canary", **shared)  # type: ignore[arg-type]
+    theirs = log.evidence(case.model, rollout.baseline, **shared)  # type: ignore[arg-type]
+    evidence = RolloutEvidence(
+        version=rollout.version,
+        baseline=rollout.baseline,
+        weight=rollout.weight,
+        started=rollout.started,
+        stepped=rollout.at,
+        now=case.now,
+        canary=ours.looks,
+        production=theirs.looks,
+        unavailable=ours.unavailable or theirs.unavailable,
+    )
+    rules = {"rules": policy.rollout, "health": policy.health, "problem": policy.problem}
+    return Dossier("rollout", {"evidence": evidence, **rules})
+
+
+def _note_once(case: Case, rollout: Rollout, verdict: Verdict, dossier: Dossier) -> None:
+    """The first hold at a weight is put down, and not the one of every minute."""
+    last = next(iter(case.ledger.decisions(case.model, "rollout", limit=1)), None)
+    if last is None or (last.version, last.verdict.decision) != (rollout.version, "hold") or last.at < rollout.at:
+        case.note(verdict, dossier, version=rollout.version)
+
+
+def _promoted(case: Case, standing: Standing, rollout: Rollout, verdict: Verdict) -> Tick:
+    from tasks import promotion  # noqa: PLC0415  a tick that moves nothing must not import MLflow
+
+    done = promotion.promote(case, standing, rollout.version, verdict)
+    phase = _phase(case, 100)
+    return Tick(done.decision, done.reason, phase, rollout.version, done.verdicts, done.transition, news=True)
+
+
+def _archived(case: Case, standing: Standing, rollout: Rollout, verdicts: tuple[Verdict, ...]) -> Tick:
+    """What follows once the canary has no share any more: a person is told, and the version is archived."""
+    from tasks import promotion  # noqa: PLC0415  see _promoted()
+
+    reason = verdicts[-1].reason if verdicts else rollout.reason
+    version, stays = rollout.version, f"version {standing.production} answers all requests"
+    paged = case.ledger.fact_at(case.model, version, "paged")
+    if paged is None or paged < rollout.at:  # MLflow may be away, and this be tried again every minute
+        title = f"{case.model}: canary {version} aborted, {stays}"
+        case.tell(title, f"{reason}\ntrail {case.trail}")
+        case.state(version, "paged", title)
+    transition = promotion.archive(case, standing, version, reason)
+    return Tick("aborted", f"{reason}; {stays}", "0%", version, verdicts, transition, news=True)
+
+
+def _ended(case: Case, standing: Standing, rollout: Rollout) -> Tick:
+    """A rollout that something else has ended; that is told once."""
+    dossier = Dossier("rollout", {"ended": rollout.reason})
+    verdict = reach(dossier)
+    last = next(iter(case.ledger.decisions(case.model, "rollout", limit=1)), None)
+    if last is not None and (last.version, last.verdict) == (rollout.version, verdict):
+        return _idle(standing, f"the last rollout, of version {rollout.version}, was ended: {rollout.reason}")
+    case.note(verdict, dossier, version=rollout.version)
+    case.tell(f"{case.model}: rollout of version {rollout.version} ended", f"{rollout.reason}\ntrail {case.trail}")
+    return Tick("ended", rollout.reason, "0%", rollout.version, (verdict,), news=True)
+
+
+def _phase(case: Case, weight: int) -> str:
+    steps = case.policy.rollout.weights if case.policy.rollout is not None else ()
+    passed = sum(one <= weight for one in steps)
+    return f"{weight}%, step {passed} of {len(steps)}"
