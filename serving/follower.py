@@ -40,6 +40,37 @@ class _Refusal:
     due: float
 
 
+class _Attempt:
+    """One attempt to load a version, in a thread of its own."""
+
+    def __init__(self, loader: Loader, url: str, version: str) -> None:
+        self.version, self.over = version, threading.Event()
+        self._loader, self._url = loader, url
+        self._loaded: Loaded | None = None
+        self._error: Exception | None = None
+        threading.Thread(target=self._run, name=f"load version {version}", daemon=True).start()
+
+    def result(self) -> Loaded:
+        """What came of it, once it is over.
+
+        Raises:
+            Unfit: When the version must not be served, or could not be had.
+        """
+        if self._loaded is not None:
+            return self._loaded
+        if isinstance(self._error, Unfit):
+            raise self._error
+        raise Unfit("away", f"version {self.version} could not be loaded: {self._error!r}") from self._error
+
+    def _run(self) -> None:
+        try:
+            with Ledger.open(self._url) as ledger:
+                self._loaded = self._loader.load(ledger, self.version)
+        except Exception as error:  # noqa: BLE001  told by whoever asks for the result
+            self._error = error
+        self.over.set()
+
+
 class Follower:
     """Follows the ledger for one model, in a thread of its own."""
 
@@ -62,7 +93,8 @@ class Follower:
         self._refusal: _Refusal | None = None
         self._before: Loaded | None = None
         self._answered = clock()
-        self._loading = ""
+        self._attempt: _Attempt | None = None
+        self._seq = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"follow {policy.model}", daemon=True)
 
@@ -82,10 +114,11 @@ class Follower:
         """What stands in the way, by what it is about; empty: what serves is what the ledger says."""
         found = self.desk.reasons
         silent = self._clock() - self._answered
-        if "ledger" not in found and not self._loading and silent > _STALE:
+        if "ledger" not in found and silent > _STALE:
             found["ledger"] = f"the ledger has not answered for {silent:.0f} s"
-        if self._loading:
-            found["loading"] = self._loading
+        attempt = self._attempt
+        if attempt is not None:
+            found["loading"] = f"version {attempt.version} is being fetched, verified, loaded and warmed"
         return found
 
     def look(self) -> None:
@@ -97,10 +130,11 @@ class Follower:
             self._lost(error)
             return
         self._reached()
-        try:
-            self._follow(ledger, seq, version)
-        except (SQLAlchemyError, OSError) as error:
-            self._lost(error)
+        if seq < self._seq:
+            self._behind(seq)
+            return
+        self._seq = seq
+        self._follow(seq, version)
 
     def _run(self) -> None:
         while True:
@@ -122,8 +156,6 @@ class Follower:
     def _reached(self) -> None:
         self._answered = self._clock()
         self.desk.clear("follower")
-        if self.desk.clear("ledger"):
-            _log.warning("the ledger answers again; following it for %s", self._model)
         self._metrics.ledger_up.labels(self._model).set(1)
         self._metrics.ledger_answered.labels(self._model).set_to_current_time()
 
@@ -136,8 +168,19 @@ class Follower:
             self._ledger.close()
             self._ledger = None
 
-    def _follow(self, ledger: Ledger, seq: int, version: str | None) -> None:
+    def _behind(self, seq: int) -> None:
+        """Somebody put another ledger in its place, or an empty one was made where it was."""
+        message = (
+            f"the ledger's newest transition is {seq} and was {self._seq} before: it is another ledger, or an old copy "
+            "of it; put the right one back, or start the gateway anew to follow this one"
+        )
+        if self.desk.trouble("ledger", message):
+            _log.error("%s: %s; what serves goes on", self._model, message)
+
+    def _follow(self, seq: int, version: str | None) -> None:
         desk = self.desk
+        if desk.clear("ledger"):
+            _log.warning("the ledger answers again; following it for %s", self._model)
         if version != desk.wanted:
             desk.wanted = version
             self._forgive()
@@ -146,28 +189,37 @@ class Follower:
             return
         present = desk.lineup.production if desk.lineup else None
         if present is not None and present.version == version:
+            self._attempt = None
             self._forgive()
             return
-        if self._refusal is not None and self._clock() < self._refusal.due:
-            return
         try:
-            loaded = self._load(ledger, version)
+            loaded = self._loaded(version)
         except Unfit as error:
             self._refuse(version, error)
             return
-        self._forgive()
-        self._swap(Lineup.of(self._model, seq, (Arm(version),), {version: loaded}))
+        if loaded is not None:
+            self._forgive()
+            self._swap(Lineup.of(self._model, seq, (Arm(version),), {version: loaded}))
 
-    def _load(self, ledger: Ledger, version: str) -> Loaded:
-        """From memory where it served just before: the way back must not wait for a store."""
+    def _loaded(self, version: str) -> Loaded | None:
+        """The version, ready to answer; None: not yet.
+
+        From memory where it served just before: the way back must not wait for a store. Otherwise it is loaded in a
+        thread of its own: a store that hangs must not keep the ledger from being followed somewhere else.
+
+        Raises:
+            Unfit: When it must not be served.
+        """
         if self._before is not None and self._before.version == version:
             return self._before
-        self._loading = f"version {version} is being verified, loaded and warmed"
-        try:
-            return self._loader.load(ledger, version)
-        finally:
-            self._loading = ""
-            self._answered = self._clock()
+        if self._attempt is None or self._attempt.version != version:
+            if self._refusal is not None and self._clock() < self._refusal.due:
+                return None
+            self._attempt = _Attempt(self._loader, self._url, version)
+        if not self._attempt.over.wait(self._interval):
+            return None
+        attempt, self._attempt = self._attempt, None
+        return attempt.result()
 
     def _swap(self, lineup: Lineup | None) -> None:
         before = self.desk.lineup

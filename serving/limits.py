@@ -85,6 +85,8 @@ async def body_of(request: Request, settings: Settings) -> bytes:
                 else:
                     chunks.clear()
     except TimeoutError:
+        if too_large or size > limit:
+            raise _too_large(announced or f"more than {limit}", limit) from None
         message = f"did not come within {settings.body_seconds:g} s; send it at once"
         raise BadInput.of(408, "slow", "body", message) from None
     if size > limit:

@@ -62,6 +62,7 @@ class Recorder(Generic[T]):
         self._under_way: list[T] = []
         self._stopping = threading.Event()
         self._taken = threading.Event()
+        self._ended = False
         self._away = ""
         self._next_try = 0.0
         self._threads = [
@@ -87,6 +88,7 @@ class Recorder(Generic[T]):
         for thread in self._threads:
             thread.join(max(0.1, end - time.monotonic()))
         # A writer that hangs in the database may still succeed; twice is once.
+        self._ended = True
         left = [*self._under_way]
         while not self._handed.empty():
             left += self._handed.get_nowait()
@@ -136,7 +138,10 @@ class Recorder(Generic[T]):
             except queue.Empty:
                 continue
             self._under_way = batch
-            if self._away or not self._try(batch):
+            written = not self._away and self._try(batch)
+            if self._ended:
+                return
+            if not written:
                 self._keep(batch)
             self._under_way = []
 

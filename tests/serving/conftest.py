@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from shops import Server, Shop, serving
 
+from serving.loaded import Loader
+from tasks.policy_file import load as load_policy
+
 
 @pytest.fixture(scope="session")
 def shop_template(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Shop:
@@ -21,6 +24,10 @@ def shop_template(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Pat
     for strength in (1.0, 0.5, 0.25):
         shop.train(C=strength)
     shop.move("promote", "1")
+    with shop.case().ledger as ledger:  # the copies that a gateway keeps: with them it starts without MLflow
+        loader = Loader(load_policy(shop.policy), shop.stores)
+        for version in ("1", "2", "3"):
+            loader.load(ledger, version)
     return shop
 
 
