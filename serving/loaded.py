@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving.contract import Contract, NoContract, contract_of
+from serving.preparation import prepared
 from tasks import artifact, example
 from tasks.columns import text_of
 from tasks.ledger import Ledger
@@ -67,6 +68,7 @@ class Loaded:
         contract: What it takes.
         classes: As text, in the model's order; empty in regression.
         positive: Place of the positive class, or None.
+        prepare: See :func:`serving.preparation.prepared`; None: the model does it itself.
     """
 
     version: str
@@ -75,6 +77,7 @@ class Loaded:
     contract: Contract
     classes: tuple[str, ...] = ()
     positive: int | None = None
+    prepare: Callable[[Sequence[Mapping[str, Any]]], Any] | None = None
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer | None]:
         """What the version says to rows that keep to its contract; None where its answer is none (NaN).
@@ -82,9 +85,9 @@ class Loaded:
         Raises:
             Exception: Whatever the model raises.
         """
-        frame = self.contract.frame(rows)
-        predicted = np.asarray(self.model.predict(frame)).reshape(len(rows)).tolist()
-        chances = self._chances(frame, len(rows))
+        last, features = self._features(rows)
+        predicted = np.asarray(last.predict(features)).reshape(len(rows)).tolist()
+        chances = self._chances(last, features, len(rows))
         if chances is None:
             return [None if _is_nothing(value) else Answer(value) for value in predicted]
         return [
@@ -92,10 +95,19 @@ class Loaded:
             for value, row in zip(predicted, chances, strict=True)
         ]
 
-    def _chances(self, frame: Any, rows: int) -> list[list[float]] | None:
-        if not self.classes or not hasattr(self.model, "predict_proba"):
+    def _features(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
+        """The last step of the model, and what it is given. A pipeline prepares the rows once, not for each answer."""
+        if self.prepare is not None:
+            return self.model[-1], self.prepare(rows)
+        frame = self.contract.frame(rows)
+        if len(getattr(self.model, "steps", ())) < 2:
+            return self.model, frame
+        return self.model[-1], self.model[:-1].transform(frame)
+
+    def _chances(self, last: Any, features: Any, rows: int) -> list[list[float]] | None:
+        if not self.classes or not hasattr(last, "predict_proba"):
             return None
-        chances = np.asarray(self.model.predict_proba(frame), dtype=np.float64)
+        chances = np.asarray(last.predict_proba(features), dtype=np.float64)
         if chances.shape != (rows, len(self.classes)):
             raise ValueError(
                 f"predict_proba gave shape {chances.shape} for {rows} rows and {len(self.classes)} classes"
@@ -210,7 +222,8 @@ class Loader:
         classes: tuple[str, ...] = ()
         if self._policy.problem != "regression":
             classes = tuple(str(text_of(label)) for label in getattr(model, "classes_", ()))
-        return Loaded(version, digest, model, contract, classes, self._positive(classes))
+        quick = prepared(model, contract)
+        return Loaded(version, digest, model, contract, classes, self._positive(classes), quick)
 
     def _positive(self, classes: tuple[str, ...]) -> int | None:
         if self._policy.problem != "binary" or not classes:

@@ -215,7 +215,7 @@ class Server:
                 total += float(value)
         return total
 
-    def wait(self, what: Any, told: str, seconds: float = 30) -> float:
+    def wait(self, what: Any, told: str, seconds: float = 150) -> float:
         """Wait until something holds; returns how long that took."""
         begun = time.monotonic()
         until(what, told=f"{told}; readyz {self.ready()}", seconds=seconds)

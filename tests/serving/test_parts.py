@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +20,19 @@ from servers import until
 from sqlalchemy.exc import OperationalError
 
 from serving import inputs
-from serving.contract import Contract, NoContract, contract_of
+from serving.contract import Column, Contract, NoContract, contract_of
 from serving.inputs import BadInput, Question
 from serving.limits import Rate
 from serving.lineup import Lineup
 from serving.loaded import Loaded
 from serving.metrics import Metrics
+from serving.preparation import prepared
 from serving.recorder import Kind, Recorder
 from serving.routing import Arm, checked, route
 from serving.settings import Settings, SettingsError
 from serving.spool import Spool, SpoolFull
+from tasks.estimators import build
+from tasks.policy import Training
 
 # Who answers.
 
@@ -356,3 +360,46 @@ def test_who_asks_too_often_is_told_and_others_are_not() -> None:
     rate.check("a")
     with pytest.raises(BadInput):
         rate.check("a")
+
+
+# The quick way through Backstop's own pipelines.
+
+
+@pytest.mark.parametrize("estimator", ["linear_model:LogisticRegression", "ensemble:HistGradientBoostingClassifier"])
+def test_the_quick_preparation_gives_what_the_pipeline_gives_to_the_bit(estimator: str) -> None:
+    draw = np.random.default_rng(1)
+    rows = [
+        {
+            "size": None if draw.random() < 0.1 else float(draw.normal()),
+            "age": float(draw.integers(20, 60)),
+            "empty": None if "linear" in estimator else 1.0,
+            "plan": None if draw.random() < 0.1 else str(draw.choice(["a", "b", "c"], p=[0.7, 0.28, 0.02])),
+            "code": str(draw.integers(0, 300)),
+        }
+        for _ in range(500)
+    ]
+    kinds: dict[str, Any] = {"size": "number", "age": "number", "empty": "number", "plan": "text", "code": "text"}
+    columns = [
+        Column(name, kind, "object" if kind == "text" else "float64", nullable=True) for name, kind in kinds.items()
+    ]
+    contract = Contract(tuple(columns))
+    features = contract.frame(rows)
+    model = build(Training(estimator=f"sklearn.{estimator}"), features)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column of nothing but nulls has no spread
+        model.fit(features, [row["age"] > 40 for row in rows])
+    quick = prepared(model, contract)
+    assert quick is not None
+    odd = [*rows, {**rows[0], "plan": "new", "code": "", "size": 1e300}, {**rows[1], "age": None}]
+    assert np.array_equal(quick(odd), model[:-1].transform(contract.frame(odd)), equal_nan=True)
+
+
+def test_a_pipeline_that_does_something_else_goes_its_own_way() -> None:
+    contract = Contract((Column("size", "number"), Column("age", "number")))
+    features = contract.frame([{"size": float(n), "age": float(n % 7)} for n in range(50)])
+    model = build(Training(estimator="sklearn.linear_model:LogisticRegression"), features)
+    model.fit(features, [n > 25 for n in range(50)])
+    assert prepared(model, contract) is not None
+    model.named_steps["prepare"].transform = lambda frame: frame.to_numpy() + 1e-12
+    assert prepared(model, contract) is None
+    assert prepared(object(), contract) is None
