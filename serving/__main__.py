@@ -61,6 +61,7 @@ def _serve(policies: tuple[Policy, ...], settings: Settings) -> int:
 
     from serving.app import create_app  # noqa: PLC0415  see main()
     from serving.gateway import Gateway  # noqa: PLC0415  see main()
+    from serving.protocol import patient_for  # noqa: PLC0415  see main()
     from tasks.stores import Stores  # noqa: PLC0415  see main()
 
     app = create_app(Gateway(policies, Stores.from_environment(), settings))
@@ -68,6 +69,7 @@ def _serve(policies: tuple[Policy, ...], settings: Settings) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=patient_for(settings.body_seconds),
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_GRACE,

@@ -196,6 +196,13 @@ def test_more_rows_than_allowed_are_refused(narrow: Server) -> None:
     assert (answer.status_code, answer.json()["problems"][0]["field"]) == (413, "rows")
 
 
+def test_clients_that_never_finish_a_head_are_hung_up_on(narrow: Server) -> None:
+    for begun in (b"", b"POST /predict HT", b"POST /predict HTTP/1.1\r\nHost: x\r\n"):
+        with socket.create_connection(("127.0.0.1", narrow.port), timeout=20) as one:
+            one.sendall(begun)
+            assert one.recv(100) == b""
+
+
 def test_slow_clients_are_told_and_keep_nobody_waiting(narrow: Server) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\nContent-Length: 100\r\n\r\n{"
     slow = [socket.create_connection(("127.0.0.1", narrow.port)) for _ in range(20)]

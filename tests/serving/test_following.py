@@ -209,8 +209,9 @@ def test_a_gateway_that_is_killed_leaves_its_spool_to_the_next_and_one_that_is_t
         server.wait(lambda: len(shop.logged()) == 30, "what was on the disk was not written")
         server.wait(lambda: set(shop.logged().labels) == {"no"}, "the labels were not written")
         assert server.metric("backstop_spool_rows") == 0
+        server.wait(lambda: server.serving() == "1", "version 1 is not served")
         for number in range(30, 35):
-            server.post("/predict", {"features": GOOD, "request_id": f"r{number}"})
+            assert server.post("/predict", {"features": GOOD, "request_id": f"r{number}"}).status_code == 200
     finally:
         server.stop()
     assert set(shop.logged().request_ids) == {f"r{number}" for number in range(35)}, "told to end, it wrote what it had"

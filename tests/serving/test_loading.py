@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from mlflow import MlflowClient
 from shops import GOOD, Shop
 
-from serving.contract import Contract
+from serving.contract import Column, Contract
 from serving.follower import Follower
 from serving.gateway import Gateway, ModelFailed, NothingServes
 from serving.lineup import Lineup
@@ -137,6 +138,41 @@ def test_files_that_are_not_there_are_told(foundry: Foundry) -> None:
     assert foundry.refusal(version).kind in {"missing", "away"}
 
 
+NUMBER = Contract((Column("n", "number"),))
+
+
+class Tied:
+    """Says otherwise than the largest probability where two are equal."""
+
+    classes_ = np.array(["no", "yes"])
+
+    def __init__(self, chance: float) -> None:
+        self.chance, self.asked = chance, 0
+
+    def predict(self, frame: Any) -> list[str]:
+        self.asked += 1
+        return ["yes"] * len(frame)
+
+    def predict_proba(self, frame: Any) -> list[list[float]]:
+        return [[1 - self.chance, self.chance]] * len(frame)
+
+
+@pytest.mark.parametrize(("chance", "answer", "asked"), [(0.9, "yes", 0), (0.1, "no", 0), (0.5, "yes", 1)])
+def test_predict_is_asked_where_two_classes_are_as_likely(chance: float, answer: str, asked: int) -> None:
+    model = Tied(chance)
+    loaded = Loaded("1", "d", model, NUMBER, ("no", "yes"), 1, largest=True)
+    (said,) = loaded.answers([{"n": 1}])
+    assert said is not None
+    assert (said.prediction, model.asked) == (answer, asked)
+
+
+def test_predict_is_asked_always_of_a_model_with_a_threshold_of_its_own() -> None:
+    model = Tied(0.1)
+    (said,) = Loaded("1", "d", model, NUMBER, ("no", "yes"), 1).answers([{"n": 1}])
+    assert said is not None
+    assert said.prediction == "yes"
+
+
 # Following.
 
 
@@ -198,8 +234,6 @@ class Moody:
 
 @pytest.fixture
 def moody(shop: Shop) -> Gateway:
-    from serving.contract import Column
-
     gateway = Gateway([load_policy(shop.policy)], shop.stores, Settings())
     one = gateway.followers["churn"]
     loaded = Loaded("1", "d", Moody(), Contract((Column("n", "number"),)))
