@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import documents
 from serving.gateway import Gateway, ModelFailed, NothingServes
@@ -25,24 +24,6 @@ _log = logging.getLogger(__name__)
 
 class Crowded(RuntimeError):
     """More requests wait than may."""
-
-
-class Shortcut:
-    """The busiest address, past the framework's own way to it, which costs as much as a small model.
-
-    The framework has the same address, for the document and for whatever is not a plain POST.
-    """
-
-    def __init__(self, app: ASGIApp, desk: Desktop) -> None:
-        self._app, self._desk = app, desk
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As every ASGI app."""
-        if scope["type"] == "http" and scope["path"] in {"/predict", "/invocations"} and scope["method"] == "POST":
-            answer = await self._desk.answer(Request(scope, receive), self._desk.gateway.predict)
-            await answer(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
 
 
 class Desktop:
@@ -106,7 +87,6 @@ def create_app(gateway: Gateway) -> FastAPI:
     app = FastAPI(title="Backstop gateway", description=documents.ABOUT, version="1", lifespan=lifespan)
     _answering(app, desk)
     _telling(app, gateway)
-    app.add_middleware(Shortcut, desk=desk)
     return app
 
 

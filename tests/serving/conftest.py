@@ -37,8 +37,8 @@ def shop(shop_template: Shop, tmp_path: Path) -> Shop:
     return shop_template.copy(tmp_path / "home")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def gateway(shop_template: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A gateway for the tests of one file that change nothing."""
+    """A gateway for the tests that change nothing."""
     with serving(shop_template.copy(tmp_path_factory.mktemp("gateway") / "home")) as server:
         yield server
