@@ -218,7 +218,10 @@ class Server:
     def wait(self, what: Any, told: str, seconds: float = 150) -> float:
         """Wait until something holds; returns how long that took."""
         begun = time.monotonic()
-        until(what, told=f"{told}; readyz {self.ready()}", seconds=seconds)
+        try:
+            until(what, told=told, seconds=seconds)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; readyz says {self.ready()}") from error
         return time.monotonic() - begun
 
 
