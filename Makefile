@@ -17,7 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 ARGS = $(if $(POLICY),--policy "$(POLICY)") $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := setup
-.PHONY: setup help up down status demo replay history trail test lint format docs lock clean mlflow-ui prefect-ui
+.PHONY: setup help up down status serve demo replay history trail test lint format docs lock clean mlflow-ui prefect-ui
 
 setup: $(STAMP) ## Make .venv with the locked packages (the default)
 	@echo "Ready. 'make demo' shows one model's way there and back, 'make help' lists everything else."
@@ -60,6 +60,9 @@ down: $(STAMP) ## End exactly what `make up` started; all state stays
 
 status: $(STAMP) ## What of `make up` runs, and where the logs are
 	@$(BIN)/python -m stack.status
+
+serve: $(STAMP) ## Answer for what is in Production (POLICY=, PORT=8400; see docs/serving.md)
+	@$(BIN)/python -m serving --policy "$(POLICY)" $(if $(PORT),--port "$(PORT)")
 
 demo: $(STAMP) ## Trigger, retrain, gate, promote, watch, roll back, in minutes (POLICY= and DATA= for your own)
 	$(BIN)/python -m rehearsal.demo $(ARGS)

@@ -102,6 +102,15 @@ class Ledger(Journal):
         with self._database.reading() as connection:
             return split.arms(standing_of(Rows(connection, model)), split.newest(connection, model))
 
+    def serving(self, model: str) -> tuple[int, str | None]:
+        """``seq`` of the newest transition in effect, and the version in Production since it: one row, cheap to poll.
+
+        An intent that is not settled changes nothing yet. (0, None) where nothing ever took effect.
+        """
+        with self._database.reading() as connection:
+            found = Rows(connection, model).last_applied()
+        return (0, None) if found is None else (found.seq, found.production)
+
     def history(self, model: str) -> tuple[Transition, ...]:
         """Every transition, the oldest first."""
         rows = schema.transitions

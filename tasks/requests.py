@@ -264,6 +264,13 @@ class RequestLog:
         with self._database.reading() as connection:
             return connection.execute(query).first() is not None
 
+    def unmatched(self, request_ids: Iterable[str]) -> int:
+        """How many of these requests are not in the log, or not yet."""
+        asked = set(request_ids)
+        query = select(func.count(func.distinct(_requests.c.request_id))).where(_requests.c.request_id.in_(asked))
+        with self._database.reading() as connection:
+            return len(asked) - int(connection.execute(query).scalar_one()) if asked else 0
+
     def contradictions(self, model: str) -> int:
         """How often a label of the model's requests was followed or preceded by another one."""
         query = (

@@ -1,0 +1,1 @@
+"""The gateway: HTTP in front of what the ledger says is in Production."""

@@ -1,0 +1,259 @@
+"""Follower: looks at the ledger and puts at the desk what it says, once that is verified, loaded and warm."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from serving.lineup import Desk, Lineup
+from serving.loaded import Loaded, Loader, Unfit
+from serving.metrics import Meter, Metrics
+from serving.routing import Arm
+from serving.settings import Settings
+from tasks.database import SchemaTooNew
+from tasks.ledger import Ledger
+from tasks.policy import Policy
+from tasks.stores import Stores
+
+_log = logging.getLogger(__name__)
+
+_FIRST, _LAST, _LAST_AWAY = 1.0, 60.0, 5.0
+"""Seconds until a version that was not fit is tried again: first, at most, and at most where its store is away."""
+_STALE = 5.0
+"""Seconds without an answer of the ledger after which it counts as away: a look that hangs raises nothing."""
+_AWAY = (SQLAlchemyError, SchemaTooNew, OSError, ImportError, ValueError, RuntimeError)
+"""What a ledger that cannot be read raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A version that was not fit, and when it is looked at again."""
+
+    version: str
+    kind: str
+    pause: float
+    due: float
+
+
+class _Attempt:
+    """One attempt to load a version, in a thread of its own."""
+
+    def __init__(self, loader: Loader, url: str, version: str) -> None:
+        self.version, self.over = version, threading.Event()
+        self._loader, self._url = loader, url
+        self._loaded: Loaded | None = None
+        self._error: Exception | None = None
+        threading.Thread(target=self._run, name=f"load version {version}", daemon=True).start()
+
+    def result(self) -> Loaded:
+        """What came of it, once it is over.
+
+        Raises:
+            Unfit: When the version must not be served, or could not be had.
+        """
+        if self._loaded is not None:
+            return self._loaded
+        if isinstance(self._error, Unfit):
+            raise self._error
+        raise Unfit("away", f"version {self.version} could not be loaded: {self._error!r}") from self._error
+
+    def _run(self) -> None:
+        try:
+            with Ledger.open(self._url) as ledger:
+                self._loaded = self._loader.load(ledger, self.version)
+        except Exception as error:  # noqa: BLE001  told by whoever asks for the result
+            self._error = error
+        self.over.set()
+
+
+class Follower:
+    """Follows the ledger for one model, in a thread of its own."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        stores: Stores,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.desk = Desk(policy.model)
+        self.meters: dict[tuple[str, str], Meter] = {}
+        self.problem = policy.problem
+        self._model, self._url, self._metrics, self._clock = policy.model, stores.ledger, metrics, clock
+        self._interval = settings.poll_seconds
+        self._loader = Loader(policy, stores, accept_unseen=settings.unseen == "accept")
+        self._ledger: Ledger | None = None
+        self._refusal: _Refusal | None = None
+        self._before: Loaded | None = None
+        self._answered = clock()
+        self._attempt: _Attempt | None = None
+        self._seq = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"follow {policy.model}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._metrics.ledger_up.labels(self._model).set(0)
+        self._metrics.switches.labels(self._model)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Follow no longer; what serves goes on serving."""
+        self._stopping.set()
+        self._thread.join(5)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """What stands in the way, by what it is about; empty: what serves is what the ledger says."""
+        found = self.desk.reasons
+        silent = self._clock() - self._answered
+        if "ledger" not in found and silent > _STALE:
+            found["ledger"] = f"the ledger has not answered for {silent:.0f} s"
+        attempt = self._attempt
+        if attempt is not None:
+            found["loading"] = f"version {attempt.version} is being fetched, verified, loaded and warmed"
+        return found
+
+    def look(self) -> None:
+        """One look at the ledger, and whatever follows from it."""
+        try:
+            ledger = self._opened()
+            seq, version = ledger.serving(self._model)
+        except _AWAY as error:
+            self._lost(error)
+            return
+        self._reached()
+        if seq < self._seq:
+            self._behind(seq)
+            return
+        self._seq = seq
+        self._follow(seq, version)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.look()
+            except Exception as error:  # noqa: BLE001  a follower that ends leaves a bad version serving for ever
+                _log.exception("the follower of %s stumbled and goes on", self._model)
+                self.desk.trouble("follower", f"{type(error).__name__}: {error}")
+            if self._stopping.wait(self._interval):
+                break
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def _opened(self) -> Ledger:
+        if self._ledger is None:
+            self._ledger = Ledger.open(self._url)
+        return self._ledger
+
+    def _reached(self) -> None:
+        self._answered = self._clock()
+        self.desk.clear("follower")
+        self._metrics.ledger_up.labels(self._model).set(1)
+        self._metrics.ledger_answered.labels(self._model).set_to_current_time()
+
+    def _lost(self, error: Exception) -> None:
+        said = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+        if self.desk.trouble("ledger", f"the ledger does not answer: {said[0]}"):
+            _log.warning("the ledger does not answer for %s, what serves goes on: %s", self._model, said[0])
+        self._metrics.ledger_up.labels(self._model).set(0)
+        if self._ledger is not None:  # a file that was put back needs a new connection
+            self._ledger.close()
+            self._ledger = None
+
+    def _behind(self, seq: int) -> None:
+        """Somebody put another ledger in its place, or an empty one was made where it was."""
+        message = (
+            f"the ledger's newest transition is {seq} and was {self._seq} before: it is another ledger, or an old copy "
+            "of it; put the right one back, or start the gateway anew to follow this one"
+        )
+        if self.desk.trouble("ledger", message):
+            _log.error("%s: %s; what serves goes on", self._model, message)
+
+    def _follow(self, seq: int, version: str | None) -> None:
+        desk = self.desk
+        if desk.clear("ledger"):
+            _log.warning("the ledger answers again; following it for %s", self._model)
+        if version != desk.wanted:
+            desk.wanted = version
+            self._forgive()
+        if version is None:
+            self._empty()
+            return
+        present = desk.lineup.production if desk.lineup else None
+        if present is not None and present.version == version:
+            self._attempt = None
+            self._forgive()
+            return
+        try:
+            loaded = self._loaded(version)
+        except Unfit as error:
+            self._refuse(version, error)
+            return
+        if loaded is not None:
+            self._forgive()
+            self._swap(Lineup.of(self._model, seq, (Arm(version),), {version: loaded}))
+
+    def _loaded(self, version: str) -> Loaded | None:
+        """The version, ready to answer; None: not yet.
+
+        From memory where it served just before: the way back must not wait for a store. Otherwise it is loaded in a
+        thread of its own: a store that hangs must not keep the ledger from being followed somewhere else.
+
+        Raises:
+            Unfit: When it must not be served.
+        """
+        if self._before is not None and self._before.version == version:
+            return self._before
+        if self._attempt is None or self._attempt.version != version:
+            if self._refusal is not None and self._clock() < self._refusal.due:
+                return None
+            self._attempt = _Attempt(self._loader, self._url, version)
+        if not self._attempt.over.wait(self._interval):
+            return None
+        attempt, self._attempt = self._attempt, None
+        return attempt.result()
+
+    def _swap(self, lineup: Lineup | None) -> None:
+        before = self.desk.lineup
+        # The meters of the new arms are there before the first request can need one.
+        self.meters = {**self.meters, **self._metrics.switch(self._model, before, lineup)}
+        self.desk.lineup = lineup
+        self._before = before.production if before else self._before
+        served = lineup.production.version if lineup else "nothing"
+        _log.warning("%s: version %s serves now, after %s", self._model, served, self._before and self._before.version)
+
+    def _empty(self) -> None:
+        """The ledger says that nothing serves; so nothing does."""
+        if self.desk.lineup is not None:
+            self._swap(None)
+        self.desk.trouble("production", f"the ledger has no version of {self._model} in Production; promote one")
+
+    def _refuse(self, version: str, error: Unfit) -> None:
+        longest = _LAST_AWAY if error.kind == "away" else _LAST
+        pause = min(longest, 2 * self._refusal.pause) if self._refusal else _FIRST
+        self._gauge(0)
+        self._refusal = _Refusal(version, error.kind, pause, self._clock() + pause)
+        self._gauge(1)
+        lineup = self.desk.lineup
+        instead = f"version {lineup.production.version} goes on serving" if lineup else "nothing serves"
+        if self.desk.trouble("version", f"version {version} is refused ({error.kind}), {instead}: {error}"):
+            _log.error("%s: version %s is refused, %s: %s", self._model, version, instead, error)
+
+    def _forgive(self) -> None:
+        self._gauge(0)
+        self._refusal = None
+        self.desk.clear("version")
+        if self.desk.wanted is not None:
+            self.desk.clear("production")
+
+    def _gauge(self, value: int) -> None:
+        if self._refusal is not None:
+            self._metrics.version_refused.labels(self._model, self._refusal.version, self._refusal.kind).set(value)
