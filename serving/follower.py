@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from serving.lineup import Desk, Lineup
 from serving.loaded import Loaded, Loader, Unfit
 from serving.metrics import Meter, Metrics
-from serving.routing import Arm
+from serving.routing import Arm, Role
 from serving.settings import Settings
 from tasks.database import SchemaTooNew
 from tasks.ledger import Ledger
@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 
 _FIRST, _LAST, _LAST_AWAY = 1.0, 60.0, 5.0
 """Seconds until a version that was not fit is tried again: first, at most, and at most where its store is away."""
+_ROLES: tuple[Role, ...] = ("production", "canary")
+_ABOUT: dict[Role, str] = {"production": "version", "canary": "canary"}
+"""Under what a refusal is told."""
 _STALE = 5.0
 """Seconds without an answer of the ledger after which it counts as away: a look that hangs raises nothing."""
 _AWAY = (SQLAlchemyError, SchemaTooNew, OSError, ImportError, ValueError, RuntimeError)
@@ -90,7 +93,7 @@ class Follower:
         self._interval = settings.poll_seconds
         self._loader = Loader(policy, stores, accept_unseen=settings.unseen == "accept")
         self._ledger: Ledger | None = None
-        self._refusal: _Refusal | None = None
+        self._refusals: dict[Role, _Refusal] = {}
         self._before: Loaded | None = None
         self._answered = clock()
         self._attempt: _Attempt | None = None
@@ -125,7 +128,7 @@ class Follower:
         """One look at the ledger, and whatever follows from it."""
         try:
             ledger = self._opened()
-            seq, version = ledger.serving(self._model)
+            seq, arms = ledger.serving(self._model)
         except _AWAY as error:
             self._lost(error)
             return
@@ -134,7 +137,8 @@ class Follower:
             self._behind(seq)
             return
         self._seq = seq
-        self._follow(seq, version)
+        # The ledger's first arm is Production; the other one, where there is one, is on trial.
+        self._follow(seq, tuple(Arm(one.version, one.weight, role) for one, role in zip(arms, _ROLES, strict=False)))
 
     def _run(self) -> None:
         while True:
@@ -177,43 +181,71 @@ class Follower:
         if self.desk.trouble("ledger", message):
             _log.error("%s: %s; what serves goes on", self._model, message)
 
-    def _follow(self, seq: int, version: str | None) -> None:
+    def _follow(self, seq: int, arms: tuple[Arm, ...]) -> None:
         desk = self.desk
+        version = arms[0].version if arms else None
         if desk.clear("ledger"):
             _log.warning("the ledger answers again; following it for %s", self._model)
         if version != desk.wanted:
             desk.wanted = version
-            self._forgive()
+            self._forgive("production")
         if version is None:
             self._empty()
             return
-        present = desk.lineup.production if desk.lineup else None
-        if present is not None and present.version == version:
-            self._attempt = None
-            self._forgive()
+        production = self._at_hand(version)
+        if production is None:
+            production = self._fetched("production", version)
+        if production is None:  # until it is there, who answered goes on, all arms of it
             return
-        try:
-            loaded = self._loaded(version)
-        except Unfit as error:
-            self._refuse(version, error)
-            return
-        if loaded is not None:
-            self._forgive()
-            self._swap(Lineup.of(self._model, seq, (Arm(version),), {version: loaded}))
+        self._forgive("production")
+        self._set_up(seq, arms, production)
 
-    def _loaded(self, version: str) -> Loaded | None:
+    def _set_up(self, seq: int, arms: tuple[Arm, ...], production: Loaded) -> None:
+        """Who answers, now that Production is ready: with the canary once that is ready too, without it until then."""
+        loaded = {production.version: production}
+        for canary in arms[1:]:
+            found = self._at_hand(canary.version) or self._fetched("canary", canary.version)
+            if found is not None:
+                self._forgive("canary")
+                loaded[canary.version] = found
+        if len(arms) == 1:
+            self._forgive("canary")
+            if self._attempt is not None:  # of a version that is not wanted any more
+                self._attempt = None
+        if len(loaded) < len(arms):
+            arms = (Arm(production.version),)
+        lineup = Lineup.of(self._model, seq, arms, loaded)
+        present = self.desk.lineup
+        if present is None or present.arms != lineup.arms:
+            self._swap(lineup)
+
+    def _at_hand(self, version: str) -> Loaded | None:
+        """From memory, where it answers now or did just before: the way back must not wait for a store."""
+        lineup = self.desk.lineup
+        if lineup is not None and version in lineup.loaded:
+            return lineup.loaded[version]
+        return self._before if self._before is not None and self._before.version == version else None
+
+    def _fetched(self, role: Role, version: str) -> Loaded | None:
+        """From the store; None: not yet, or refused."""
+        try:
+            return self._loaded(role, version)
+        except Unfit as error:
+            self._refuse(role, version, error)
+            return None
+
+    def _loaded(self, role: Role, version: str) -> Loaded | None:
         """The version, ready to answer; None: not yet.
 
-        From memory where it served just before: the way back must not wait for a store. Otherwise it is loaded in a
-        thread of its own: a store that hangs must not keep the ledger from being followed somewhere else.
+        It is loaded in a thread of its own: a store that hangs must not keep the ledger from being followed somewhere
+        else.
 
         Raises:
             Unfit: When it must not be served.
         """
-        if self._before is not None and self._before.version == version:
-            return self._before
         if self._attempt is None or self._attempt.version != version:
-            if self._refusal is not None and self._clock() < self._refusal.due:
+            refusal = self._refusals.get(role)
+            if refusal is not None and refusal.version == version and self._clock() < refusal.due:
                 return None
             self._attempt = _Attempt(self._loader, self._url, version)
         if not self._attempt.over.wait(self._interval):
@@ -226,9 +258,9 @@ class Follower:
         # The meters of the new arms are there before the first request can need one.
         self.meters = {**self.meters, **self._metrics.switch(self._model, before, lineup)}
         self.desk.lineup = lineup
-        self._before = before.production if before else self._before
-        served = lineup.production.version if lineup else "nothing"
-        _log.warning("%s: version %s serves now, after %s", self._model, served, self._before and self._before.version)
+        if before is not None and (lineup is None or before.production.version != lineup.production.version):
+            self._before = before.production
+        _log.warning("%s: %s now, after %s", self._model, _told(lineup), _told(before))
 
     def _empty(self) -> None:
         """The ledger says that nothing serves; so nothing does."""
@@ -236,24 +268,32 @@ class Follower:
             self._swap(None)
         self.desk.trouble("production", f"the ledger has no version of {self._model} in Production; promote one")
 
-    def _refuse(self, version: str, error: Unfit) -> None:
+    def _refuse(self, role: Role, version: str, error: Unfit) -> None:
         longest = _LAST_AWAY if error.kind == "away" else _LAST
-        pause = min(longest, 2 * self._refusal.pause) if self._refusal else _FIRST
-        self._gauge(0)
-        self._refusal = _Refusal(version, error.kind, pause, self._clock() + pause)
-        self._gauge(1)
-        lineup = self.desk.lineup
-        instead = f"version {lineup.production.version} goes on serving" if lineup else "nothing serves"
-        if self.desk.trouble("version", f"version {version} is refused ({error.kind}), {instead}: {error}"):
+        known = self._refusals.get(role)
+        pause = min(longest, 2 * known.pause) if known is not None and known.version == version else _FIRST
+        self._gauge(role, 0)
+        self._refusals[role] = _Refusal(version, error.kind, pause, self._clock() + pause)
+        self._gauge(role, 1)
+        instead = f"{_told(self.desk.lineup)} goes on" if self.desk.lineup else "nothing serves"
+        if self.desk.trouble(_ABOUT[role], f"version {version} is refused ({error.kind}), {instead}: {error}"):
             _log.error("%s: version %s is refused, %s: %s", self._model, version, instead, error)
 
-    def _forgive(self) -> None:
-        self._gauge(0)
-        self._refusal = None
-        self.desk.clear("version")
-        if self.desk.wanted is not None:
+    def _forgive(self, role: Role) -> None:
+        self._gauge(role, 0)
+        self._refusals.pop(role, None)
+        self.desk.clear(_ABOUT[role])
+        if role == "production" and self.desk.wanted is not None:
             self.desk.clear("production")
 
-    def _gauge(self, value: int) -> None:
-        if self._refusal is not None:
-            self._metrics.version_refused.labels(self._model, self._refusal.version, self._refusal.kind).set(value)
+    def _gauge(self, role: Role, value: int) -> None:
+        refusal = self._refusals.get(role)
+        if refusal is not None:
+            self._metrics.version_refused.labels(self._model, refusal.version, refusal.kind).set(value)
+
+
+def _told(lineup: Lineup | None) -> str:
+    """Who answers, for people."""
+    if lineup is None:
+        return "nothing"
+    return ", ".join(f"version {arm.version} ({arm.role}, {arm.weight:g}%)" for arm in reversed(lineup.arms))

@@ -183,6 +183,7 @@ class Gateway:
                     prediction=None if answer is None else answer.prediction,
                     score=None if answer is None else answer.score,
                     failed=answer is None,
+                    role=one.arm.role,
                 )
             )
         self.logbook.answers.put(rows)
@@ -236,6 +237,7 @@ def _standing(follower: Follower) -> dict[str, Any]:
     lineup = follower.desk.lineup
     return {
         "serving": lineup.production.version if lineup else None,
+        "arms": {arm.version: arm.weight for arm in lineup.arms} if lineup else {},
         "ledger": follower.desk.wanted,
         "transition": lineup.seq if lineup else None,
         "reasons": follower.reasons,

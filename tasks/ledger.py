@@ -102,14 +102,20 @@ class Ledger(Journal):
         with self._database.reading() as connection:
             return split.arms(standing_of(Rows(connection, model)), split.newest(connection, model))
 
-    def serving(self, model: str) -> tuple[int, str | None]:
-        """``seq`` of the newest transition in effect, and the version in Production since it: one row, cheap to poll.
+    def serving(self, model: str) -> tuple[int, tuple[Arm, ...]]:
+        """``seq`` of the newest transition in effect, and who answers since: two rows, cheap to poll.
 
-        An intent that is not settled changes nothing yet. (0, None) where nothing ever took effect.
+        From one moment of the ledger. An intent that is not settled changes nothing yet. 0 and nobody where nothing
+        ever took effect; otherwise as :meth:`arms`.
         """
         with self._database.reading() as connection:
-            found = Rows(connection, model).last_applied()
-        return (0, None) if found is None else (found.seq, found.production)
+            rows = Rows(connection, model)
+            found, rollout = rows.last_applied(), split.newest(connection, model)
+            if found is None or found.production is None:
+                return (0 if found is None else found.seq, ())
+            if rollout is None or rollout.state != "running":
+                return found.seq, (Arm(found.production, 100),)
+            return found.seq, split.arms(standing_of(rows), rollout)
 
     def history(self, model: str) -> tuple[Transition, ...]:
         """Every transition, the oldest first."""
