@@ -116,7 +116,7 @@ def test_answers_of_both_arms_are_recorded_under_their_roles(staged: Shop) -> No
         taken = server.wait(lambda: server.ready()["models"]["churn"]["arms"] == {"1": 100}, "the canary stayed")
         assert taken < 10
         assert server.metric("backstop_arm_weight", version="2", role="canary") == 0
-    query = "SELECT request_id, version, role FROM requests"
+    query = "SELECT request_id, version, role FROM backstop_requests"
     with closing(sqlite3.connect(staged.home / "requests.db")) as log:
         recorded = {name: (version, role) for name, version, role in log.execute(query)}
     roles = {"1": "production", "2": "canary"}
