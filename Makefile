@@ -74,7 +74,7 @@ trail: $(STAMP) ## The story of one version (ID= a trail, a model or model:versi
 	$(BIN)/python -m flows.trail "$(ID)" $(if $(HTML),--html "$(HTML)")
 
 test: $(STAMP) ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

@@ -6,8 +6,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true", PREFECT_SERVER_ANALYTICS_ENABLED="false")
 # Tests run several processes on few cores: more threads of one model only wait for each other.
@@ -21,13 +23,22 @@ LIVE = "live"
 """Folder of the tests that share one real server with a worker, and mostly wait for it."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes one begins with what waits, while the other computes; what is short comes last."""
+    """What waits comes first, what is short last: one of two processes begins with the former, the other computes."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    for item in items:  # no file is taken apart
-        item.add_marker(pytest.mark.xdist_group(LIVE if _waits(item) else str(item.path)))
     items.sort(key=lambda item: (not _waits(item), item.path not in slow))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Files are not taken apart, nor is the folder whose tests share a server."""
+    return _Scheduling(config, log)
+
+
+class _Scheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return LIVE if Path(file).parent.name == LIVE else file
 
 
 def _waits(item: pytest.Item) -> bool:

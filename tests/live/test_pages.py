@@ -52,14 +52,16 @@ def test_a_form_explains_itself_refuses_nonsense_and_its_run_is_read_in_the_page
     assert "Dry run: nothing was changed." in look.page.inner_text("body")
 
 
-def test_a_question_outlives_a_restart_of_everything_and_is_answered_in_the_page(live: Live, look: Browser) -> None:
-    scene = live.scene
+def test_a_question_outlives_a_restart_of_everything_and_is_answered_in_the_page(
+    live: Live, look: Browser, home: Scene
+) -> None:
+    scene, place = home, home.home
     policy = asks(scene)
-    asked = live.ended(live.run("retrain/churn", policy=policy, force=True, reason="the season begins"), seconds=240)
+    asked = live.ended(live.run("retrain/churn", home=place, policy=policy, force=True, reason="the season begins"))
     assert (asked["state_name"], scene.view.production) == ("AwaitingApproval", ("1",)), asked["state"]
-    run_id = live.run("approve/by-event", policy=policy, version="2")
+    run_id = live.run("approve/by-event", home=place, policy=policy, version="2")
     live.reached(run_id, "Suspended", seconds=240)
-    again = live.ended(live.run("approve/by-event", policy=policy, version="2"))
+    again = live.ended(live.run("approve/by-event", home=place, policy=policy, version="2"))
     assert again["state_name"] == "Waiting", "one question is asked once"
     assert run_id in again["state"]["message"]
 
