@@ -154,6 +154,11 @@ def _facts(info: FieldInfo) -> _Facts:
     return _Facts(there, tuple(metadata), optional=types.NoneType in kinds)
 
 
+def _items(kind: Any) -> _Facts:
+    """Of what is in a list."""
+    return _facts(FieldInfo.from_annotation(kind))
+
+
 def _type(facts: _Facts) -> str:
     return " or ".join([*(_name(kind, facts) for kind in facts.types), *(["`off`"] if facts.can_be_off else [])])
 
@@ -163,8 +168,7 @@ def _name(kind: Any, facts: _Facts) -> str:
     if typing.get_origin(kind) is Literal:
         return " or ".join(f"`{_written(value, facts)}`" for value in arguments)
     if typing.get_origin(kind) is tuple:
-        inner = arguments[0]
-        return "list of import paths" if typing.get_origin(inner) is typing.Annotated else "list of texts"
+        return f"list of {_type(_items(arguments[0]))}s"
     if typing.get_origin(kind) is dict:
         return "values by name" if arguments[1] is Any else "lists of values by name"
     if kind is str:
@@ -217,7 +221,10 @@ def _written(value: Any, facts: _Facts) -> str:
         return format_duration(value) if value else "0"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if facts.is_share and 0 < value < 1:
+    if isinstance(value, tuple):
+        (kind,) = {typing.get_args(one)[0] for one in facts.types}
+        return f"[{', '.join(_written(one, _items(kind)) for one in value)}]"
+    if facts.is_share and 0 < value <= 1:
         return percent(value)
     if parse_size in facts.parsers and value:
         return format_size(value)
