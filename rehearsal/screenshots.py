@@ -1,5 +1,7 @@
 """Prefect's pages as a person sees them, in a real browser: for the pictures of the documents, and for tests.
 
+The pages are those that Prefect 3.8 opens by default (below ``/v2``).
+
 ``python -m rehearsal.screenshots`` takes the pictures of ``docs/images`` from a server that runs, as after ``make up``
 and one question that waits for an answer. It needs Debian's chromium and Playwright for Python.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import urllib.request
 from collections.abc import Iterator
@@ -62,31 +65,35 @@ class Browser:
     def form(self, deployment: str) -> None:
         """Open the form that starts a run of a deployment, by ``flow/deployment``."""
         found = self.call(f"/deployments/name/{deployment}")
-        self.page.goto(f"{self.url}/deployments/deployment/{found['id']}/run")
+        self._open(f"/deployments/deployment/{found['id']}/run")
         self.field("policy").wait_for()
 
-    def run(self, run_id: str, tab: str = "") -> None:
+    def runs(self) -> None:
+        """Open the list of runs."""
+        self._open("/runs")
+        self.page.get_by_role("link").filter(has_text="policies").first.wait_for()
+
+    def run(self, run_id: str, tab: str = "Logs") -> None:
         """Open the page of a run, on one of its tabs."""
-        self.page.goto(f"{self.url}/runs/flow-run/{run_id}")
-        self.page.get_by_text("Logs", exact=True).first.wait_for()
-        if tab:
-            self.page.get_by_text(tab, exact=True).first.click()
+        self._open(f"/runs/flow-run/{run_id}?tab={tab}")
+        self.page.get_by_role("tab", name=tab).wait_for()
 
     def question(self, run_id: str) -> None:
-        """Open the form of a run that waits for an answer."""
-        self.run(run_id)
-        self.page.get_by_role("button", name="Resume").first.click()
+        """Open the form of a run that waits for an answer; it is in the run's menu."""
+        self.run(run_id, "Artifacts")
+        self.page.locator("button[aria-haspopup=menu]").last.click()
+        self.page.get_by_role("menuitem", name="Resume").click()
         self.field("Decision").wait_for()
 
     def artifact(self, artifact_id: str) -> None:
         """Open a report."""
-        self.page.goto(f"{self.url}/artifacts/artifact/{artifact_id}")
+        self._open(f"/artifacts/artifact/{artifact_id}")
         self.page.get_by_text("What was looked at").first.wait_for()
 
     def field(self, name: str) -> Locator:
         """A field of a form, with its label, its description and what is wrong with it."""
-        label = self.page.locator(".schema-form-property__label").get_by_text(name, exact=False).first
-        return self.page.locator(".schema-form-property").filter(has=label).last
+        label = self.page.locator("label", has_text=re.compile(rf"^{re.escape(name)}$"))
+        return self.page.locator("div.group").filter(has=label).last
 
     def write(self, name: str, text: str) -> None:
         """Fill a field of text."""
@@ -94,14 +101,16 @@ class Browser:
 
     def choose(self, name: str, choice: str) -> None:
         """Choose one of the values of a field."""
-        self.field(name).locator("button.p-select-button__control").first.focus()
-        self.page.keyboard.press("ArrowDown")  # a click opens the list and closes it in one when there is no mouse
-        self.page.locator(".p-select-option", has_text=choice).first.click()
-        self.field(name).get_by_text(choice, exact=True).wait_for()
+        self.field(name).get_by_role("button", name=f"Select {name}").click()
+        self.page.get_by_role("option", name=choice).click()
+        self.field(name).get_by_role("button", name=choice).or_(self.field(name).get_by_text(choice)).first.wait_for()
 
     def submit(self) -> None:
-        """Send the form."""
-        self.page.get_by_role("button", name="Submit").last.click()
+        """Send the form, of a run that shall start or of one that waits."""
+        self.page.get_by_role("button", name=re.compile("^(Submit|Resume)$")).last.click()
+
+    def _open(self, path: str) -> None:
+        self.page.goto(f"{self.url}/v2{path}")
 
     def picture(self, path: Path) -> None:
         """Keep what is seen, with few colours: text on a plain ground needs no more."""
@@ -173,8 +182,7 @@ def take(look: Browser, folder: Path) -> list[Path]:
 
     look.form("rollback/by-hand")
     keep("form-rollback")
-    look.page.goto(f"{look.url}/runs")
-    look.page.get_by_text("Flow runs").first.wait_for()
+    look.runs()
     keep("runs")
     paused = {"state": {"type": {"any_": ["PAUSED"]}}}
     for run in look.call("/flow_runs/filter", flow_runs=paused, flows={"name": {"any_": ["approve"]}}, limit=1):

@@ -114,6 +114,17 @@ class Settings:
             database = plain.render_as_string()
         return {"PREFECT_PORT": self.prefect_port, "MLFLOW_PORT": self.mlflow_port, "DATABASE": database}
 
+    @property
+    def told(self) -> dict[str, str]:
+        """What a person's shell needs to be a client of the stack, and to say ``make status`` or ``make down``.
+
+        Without anything that has a password in it: that is not written down.
+        """
+        secret = self.database is not None and self.database.password is not None
+        kept = {name: value for name, value in self.shared().items() if not (secret and name in _SECRET)}
+        choice = {name: str(value) for name, value in self.shown.items() if not (secret and name == "DATABASE")}
+        return {"BACKSTOP_DEMO_DATA": str(self.home / "data")} | choice | kept
+
     def log(self, program: str) -> Path:
         """Where a program's log is."""
         return self.folder / f"{program}.log"
@@ -162,7 +173,8 @@ class Settings:
             return kept | self._of_mlflow()
         # Without heartbeats nobody notices a run whose process and worker are both dead.
         usual = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_WORKER_QUERY_SECONDS": "5"}
-        usual |= {"PREFECT_CLIENT_MAX_RETRIES": "7"}  # a server that is started again is away for a minute or two
+        # A server that is started again is away for a minute or two, and one whose database is away answers 500.
+        usual |= {"PREFECT_CLIENT_MAX_RETRIES": "7", "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500"}
         return usual | kept | shared
 
     def _of_prefect(self) -> dict[str, str]:

@@ -122,16 +122,9 @@ class Stack:
     def _remember(self) -> None:
         kept = self.settings.shown | {"deployed": _digest(ROOT / "prefect.yaml")}
         self._memory.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
-        lines = [
-            f"export {name}={shlex.quote(value)}"
-            for name, value in {
-                "BACKSTOP_DEMO_DATA": str(self.settings.home / "data"),
-                **self.settings.shared(),
-            }.items()
-            if name != "BACKSTOP_LEDGER"
-        ]
-        if self.settings.database is not None:
-            lines.append("# BACKSTOP_LEDGER has a password and is yours to set: the database `backstop` of DATABASE")
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in self.settings.told.items()]
+        if "DATABASE" not in self.settings.told and self.settings.database is not None:
+            lines.append("# DATABASE and BACKSTOP_LEDGER have a password and are yours to set: see docs/deploy.md")
         (self.settings.folder / "env").write_text("\n".join(lines) + "\n", "utf-8")
 
     # The servers.

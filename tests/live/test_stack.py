@@ -92,6 +92,19 @@ def test_a_password_goes_only_to_the_program_whose_database_it_opens(tmp_path: P
     assert settings.shown["DATABASE"] == "postgresql://me@host:5432"
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql://me@host:5432", f"postgresql://me:{HIDDEN}@host:5432"])
+def test_a_shell_that_points_to_the_stack_can_ask_for_its_status_and_holds_no_password(
+    database: str, tmp_path: Path
+) -> None:
+    chosen = {"BACKSTOP_HOME": str(tmp_path), "PREFECT_PORT": "4301", "MLFLOW_PORT": "5301", "DATABASE": database}
+    settings = Settings.from_environment(chosen)
+    assert HIDDEN not in json.dumps(settings.told)
+    again = settings.told if HIDDEN not in database else settings.told | {"DATABASE": database}
+    assert Settings.from_environment(again) == settings
+    if HIDDEN not in database:
+        assert settings.told.items() >= settings.shared().items()
+
+
 def test_the_socket_is_short_enough_however_long_the_folder_is(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["a-rather-long-name-of-a-folder"] * 5)
     settings = Settings(deep)
