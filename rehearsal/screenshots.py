@@ -68,10 +68,10 @@ class Browser:
         self._open(f"/deployments/deployment/{found['id']}/run")
         self.field("policy").wait_for()
 
-    def runs(self) -> None:
-        """Open the list of runs."""
-        self._open("/runs")
-        self.page.get_by_role("link").filter(has_text="policies").first.wait_for()
+    def runs(self, search: str = "") -> None:
+        """Open the list of runs, of all or of those with this in their name."""
+        self._open(f"/runs?flow-run-search={search}")
+        self.page.get_by_role("link").filter(has_text=search or "policies").first.wait_for()
 
     def run(self, run_id: str, tab: str = "Logs") -> None:
         """Open the page of a run, on one of its tabs."""
@@ -182,15 +182,19 @@ def take(look: Browser, folder: Path) -> list[Path]:
 
     look.form("rollback/by-hand")
     keep("form-rollback")
-    look.runs()
+    look.runs("churn")
+    look.page.get_by_placeholder("Search by flow run name").hover()
+    look.page.mouse.wheel(0, 560)  # past the diagram, to the runs
     keep("runs")
     paused = {"state": {"type": {"any_": ["PAUSED"]}}}
     for run in look.call("/flow_runs/filter", flow_runs=paused, flows={"name": {"any_": ["approve"]}}, limit=1):
         look.question(run["id"])
         keep("approval-form")
     wanted = {"type": {"any_": ["markdown"]}, "key": {"like_": "retrain-"}}
-    for report in look.call("/artifacts/latest/filter", artifacts=wanted, sort="UPDATED_DESC", limit=1):
-        look.artifact(report["latest_id"])
+    reports = look.call("/artifacts/filter", artifacts=wanted, sort="UPDATED_DESC", limit=50)
+    # One in which something happened says more.
+    for report in sorted(reports, key=lambda one: "Retrain model: false" in (one["description"] or ""))[:1]:
+        look.artifact(report["id"])
         keep("report")
     return taken
 
