@@ -82,8 +82,8 @@ async def _learn(case: Case) -> tuple[Report, bool]:
         return _waited(case, standing, quiet)
     await step(check_plugins)(case.policy)
     if (now := await reconciled(case)) != standing:
-        raise_moved = f"the ledger moved while feedback was looked through; transition {now.seq} is the newest"
-        return concluded(case, "learn", "kept", f"{raise_moved}, the next run looks again"), False
+        moved = f"the ledger moved while feedback was looked through, to transition {now.seq}; the next run looks again"
+        return concluded(case, "learn", "kept", moved), False
     from tasks import learning  # noqa: PLC0415  seconds of imports, which the quiet path does without
 
     studied = await step(learning.study, again=True)(case, standing, found)

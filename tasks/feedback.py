@@ -91,13 +91,13 @@ def pending(case: Case, standing: Standing) -> Pending:
     spent = {one for number, lesson in enumerate(lessons) if fates[number] != "pending" for one in lesson.requests}
     tried = [lesson for number, lesson in enumerate(lessons) if fates[number] == "pending"]
     last = tried[-1] if tried and tried[-1].base == production else None
-    decision = None if last is None else case.ledger.gate_on(case.model, str(last.version))
+    judged = _in_vain(case, last)
     trained = _profile(case, line[-1])["trained"]["end"]
     start = max(begin, datetime.fromisoformat(trained))
     with RequestLog.open(case.stores.requests) as log:
         found = log.feedback(case.model, start=start, end=case.now, limit=_MOST)
     usable = tuple(one for one in found if one.request_id not in spent)
-    return Pending(line[-1], usable, last, None if decision is None else decision.span)
+    return Pending(line[-1], usable, last, judged)
 
 
 def divided(usable: tuple[Feedback, ...], rules: Learn) -> Parts:
@@ -165,6 +165,12 @@ def fate(ledger: Ledger, standing: Standing, line: Collection[str], lesson: Less
         return "set aside" if _HARM & {finding.name for finding in verdict.having("breach")} else "pending"
     went = version in standing.quarantined or ledger.has_fact(lesson.model, version, "rejected")
     return "set aside" if went else "pending"
+
+
+def _in_vain(case: Case, last: Lesson | None) -> Span | None:
+    """On which requests the gate refused this version; None where it did not, and only the process died."""
+    decision = None if last is None else case.ledger.gate_on(case.model, str(last.version))
+    return None if decision is None or decision.verdict.decision == "pass" else decision.span
 
 
 def _profile(case: Case, version: str) -> Mapping[str, Any]:

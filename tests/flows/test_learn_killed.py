@@ -6,9 +6,12 @@ import asyncio
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -94,25 +97,28 @@ def picture(home: Path) -> dict[str, Any]:
 
 def killed(template: Path, folder: Path) -> Iterator[Seen]:
     """In the nursery: killed at each boundary, and every time somebody comes after."""
-    import flows.follow
-    import flows.learn
-    import flows.steps
-    import tasks.evidence
-    import tasks.learning
-    import tasks.promotion
-    import tasks.reconcile  # noqa: F401  what is imported here need not be imported by everybody
-
-    for module in (flows.learn, flows.follow, flows.steps):
-        module.step = directly
+    for name in ("learn", "follow", "steps"):
+        import_module(f"flows.{name}").step = directly  # type: ignore[attr-defined]
     kinds = frozenset({"write", "commit"})
     counted = Scene(template).copy(folder / "counted")
-    names: list[str] = fork(partial(act, counted.home, Doom(None, kinds)), folder).end().answer
+    first = fork(partial(counted_act, counted.home, Doom(None, kinds)), folder).end()
+    names, modules = first.answer
+    for name in modules:
+        with suppress(Exception):  # some of what was imported there cannot be imported by itself
+            import_module(name)  # and whoever is forked from now on need not
     for number in boundaries(names):
         home = Scene(template).copy(folder / str(number)).home
         fate = fork(partial(act, home, Doom(number, kinds)), folder).end()
         after = fork(partial(picture, home), folder).end()
         said = {key: tuple(value) if isinstance(value, list) else value for key, value in (after.answer or {}).items()}
         yield Seen(names[number], fate.signal == signal.SIGKILL, fate.error + after.error, **said)
+
+
+def counted_act(home: Path, doom: Doom) -> tuple[list[str], list[str]]:
+    """The boundaries of a run to its end and after it, and everything that was imported for that."""
+    names = act(home, doom)
+    picture(home)
+    return names, [name for name in sys.modules if name.partition(".")[0] not in {"__main__", "__mp_main__"}]
 
 
 def boundaries(names: list[str]) -> list[int]:
@@ -126,7 +132,7 @@ def boundaries(names: list[str]) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect_api")
 def test_killed_anywhere_each_piece_of_feedback_is_learned_once_or_pending(full_scene: Scene, tmp_path: Path) -> None:
     found: list[Any] = list(Nursery(killed, full_scene.home, tmp_path))
