@@ -12,28 +12,23 @@ import asyncio
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from prefect import flow
 from prefect.logging import get_run_logger
 from pydantic import Field
 
 from flows import pages
+from flows.follow import follow, gate, judge_again
 from flows.form import a_moment, a_policy, explained
 from flows.limits import longest
 from flows.steps import answered_for, begin, concluded, published, reconciled, see_clock, step
 from tasks import freshness
 from tasks.case import Case, check_plugins
 from tasks.dossier import Dossier
-from tasks.records import Report, Standing, Verdict
+from tasks.records import Report
 from tasks.report import training_name
 from tasks.retrial import reach
-
-if TYPE_CHECKING:
-    from tasks.candidate import Made
-
-_WOULD = {"promote": "promoted", "reject": "shadow-rejected", "wait": "waiting"}
-"""What a dry run reports for each verdict of the shadow."""
 
 
 @flow(name="retrain", flow_run_name="retrain {policy}", timeout_seconds=longest("retrain"))
@@ -75,7 +70,7 @@ async def _retrain(case: Case, event: str | None, urgency: str, *, replayed: boo
     await step(check_plugins)(case.policy)
     standing = await reconciled(case)
     if standing.staged is not None and event is None:
-        return await _judge_again(case, standing)
+        return await judge_again(case, "retrain", standing)
     observed = await step(observe, again=True)(case, standing, event=event, urgency=urgency)  # type: ignore[arg-type]
     basis = None if replayed else observed.basis
     dossier = Dossier("triggers", {"signals": observed.signals, "rules": case.policy.triggers}, basis=basis)
@@ -93,8 +88,8 @@ async def _retrain(case: Case, event: str | None, urgency: str, *, replayed: boo
     await pages.label(training_name(case.model, (why,), dry_run=case.dry_run), (case.trail,))
     with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
         made = await step(candidates.make, name="train")(case, parts, why, Path(scratch), progress=pages.progress(case))
-        judged = await step(_gate, again=True)(case, standing, made)
-        return await _follow(case, standing, made, (why, judged))
+        judged = await step(gate, again=True)(case, standing, made)
+        return await follow(case, "retrain", standing, made, (why, judged))
 
 
 async def _unchanged(case: Case) -> Report | None:
@@ -107,62 +102,6 @@ async def _unchanged(case: Case) -> Report | None:
         get_run_logger().info("Evaluated in full: %s", why)
         return None
     return concluded(case.on_trail(still.trail), "retrain", "kept", still.reason, verdicts=(still.verdict,))
-
-
-def _gate(case: Case, standing: Standing, made: Made) -> Verdict:
-    from tasks import evidence  # noqa: PLC0415  see _retrain()
-
-    found = evidence.for_gate(case, standing, made)
-    dossier = Dossier("gate", {"evidence": found, "rules": case.policy.gate, "problem": case.policy.problem})
-    verdict = reach(dossier)
-    version = made.candidate.version if made.candidate else None
-    case.note(verdict, dossier, version=version, span=made.profile.holdout)
-    return verdict
-
-
-async def _follow(case: Case, standing: Standing, made: Made, verdicts: tuple[Verdict, ...]) -> Report:
-    """What the gate's verdict leads to."""
-    from tasks import promotion  # noqa: PLC0415  see _retrain()
-
-    judged = verdicts[-1]
-    version = made.candidate.version if made.candidate else None
-    if judged.decision != "pass":
-        decision = {"fail": "gate-failed"}.get(judged.decision, "gate-inconclusive")
-        if version is not None:
-            await step(promotion.refuse, again=True)(case, standing, version, judged)
-        return concluded(case, "retrain", decision, judged.reason, verdicts=verdicts, candidate=version)
-    if version is None:
-        compared = reach(
-            await step(promotion.compare, name="shadow", again=True)(case, standing, made.fitted.model, made.profile)
-        )
-        line = f"the candidate would be staged; shadow says {compared.decision}: {compared.reason}"
-        would = _WOULD[compared.decision]
-        if would == "promoted" and case.policy.rollout is not None and standing.production is not None:
-            would = "canary"
-        return concluded(case, "retrain", would, line, verdicts=(*verdicts, compared))
-    staged = await step(promotion.stage, again=True)(case, standing, version, judged)
-    return await _advance(case, staged, verdicts)
-
-
-async def _judge_again(case: Case, standing: Standing) -> Report:
-    """A candidate from an earlier run still waits; it goes on from there, on its own trail."""
-    return await _advance(case.on_trail(standing.staged_trail), standing, ())
-
-
-async def _advance(case: Case, standing: Standing, verdicts: tuple[Verdict, ...]) -> Report:
-    """From Staging to Production, as far as the evidence carries."""
-    from tasks import promotion  # noqa: PLC0415  see _retrain()
-
-    step_taken = await step(promotion.advance, name="shadow and promote", again=True)(case, standing)
-    return concluded(
-        case,
-        "retrain",
-        step_taken.decision,
-        step_taken.reason,
-        verdicts=verdicts + step_taken.verdicts,
-        candidate=standing.staged,
-        transition=step_taken.transition,
-    )
 
 
 if __name__ == "__main__":

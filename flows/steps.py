@@ -53,6 +53,7 @@ STATES = {
     "aborted": "Aborted",
     "ended": "RolloutEnded",
     "idle": "Idle",
+    "set-aside": "SetAside",
     "healthy": "Healthy",
     "watching": "Watching",
     "held": "Held",
@@ -217,18 +218,19 @@ def concluded(
 leave_report = pages.leave
 
 
-async def published(report: Report, case: Case | None = None) -> State[Report]:
+async def published(report: Report, case: Case | None = None, *, told: bool = True) -> State[Report]:
     """Leave the report where people look, and end in a state that is named after the decision.
 
     Args:
         report: Of the run.
         case: Whose ledger has what the report shows in pictures.
+        told: False: an earlier run has told this very thing.
     """
     actor = "" if case is None or case.actor.startswith("flows.") else case.actor
     await pages.label(reports.run_name(report, actor), (report.trail,))
     await pages.leave(report, case)
     if case is not None:
-        await events.emit(case, events.of(report, case))
+        await events.emit(case, events.of(report, case, told=told))
     name = DRY_RUN if report.dry_run else STATES[report.decision]
     return Completed(name=name, message=reports.brief(report.line), data=report)
 

@@ -70,7 +70,7 @@ def serve(case: Case, rows: Dataset, *, faults: Faults = HEALTHY, labels: bool =
         log.record(served)
         if labels:
             log.label(
-                Label(request_id=request.request_id, label=str(label), at=request.at)
+                Label(request_id=request.request_id, model=case.model, label=str(label), at=request.at)
                 for request, label in zip(served, rows.target, strict=True)
                 if pd.notna(label)
             )

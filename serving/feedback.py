@@ -20,10 +20,10 @@ _KNOWN = {"request_id", "label", "at", "model"}
 
 @dataclass(frozen=True, slots=True)
 class Truths:
-    """What a label may be; everything, where it is not known whose it is.
+    """What a label may be.
 
     Attributes:
-        model: Registered name, or empty.
+        model: Registered name; empty: it is not known which, and the label has to name it.
         classes: As text; empty: any.
         number: It is a number.
     """
@@ -88,13 +88,16 @@ def _label(
         return None
     if model not in known:
         known[model] = truths(model)
+    if not known[model].model:
+        faults.append(Fault(f"{prefix}model", "is missing; several models are served here, and each has its requests"))
+        return None
     problem = _unlikely(row.get("label"), known[model])
     if problem:
         faults.append(Fault(f"{prefix}label", problem))
     at = _moment(row.get("at"), f"{prefix}at", now, faults)
     if len(faults) > before or name is None:
         return None
-    return Label(request_id=name, label=row["label"], at=at)
+    return Label(request_id=name, model=known[model].model, label=row["label"], at=at)
 
 
 def _unlikely(label: Any, truths: Truths) -> str:

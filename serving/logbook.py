@@ -67,16 +67,17 @@ class Logbook:
         return {f"log of {kind}": reason for kind, reason in found.items() if reason}
 
     def _record(self, rows: Sequence[Served]) -> None:
-        self._with(lambda log: log.record(rows) if rows else log.unmatched(("",)))
+        self._with(lambda log: log.record(rows) if rows else log.ping())
 
     def _label(self, rows: Sequence[Label]) -> None:
         def put(log: RequestLog) -> int:
+            if not rows:
+                log.ping()
+                return 0
             log.label(rows)
-            return log.unmatched([row.request_id for row in rows] or [""])
+            return log.unmatched(rows)
 
-        unmatched = self._with(put)
-        if rows:
-            self._metrics.unmatched.inc(unmatched)
+        self._metrics.unmatched.inc(self._with(put))
 
     def _with(self, work: Callable[[RequestLog], T]) -> T:
         """Do something with the log, which is opened anew after a failure: its tables may have to be made again."""
@@ -119,9 +120,10 @@ def _served(line: bytes) -> Served:
 
 
 def _label_line(row: Label) -> bytes:
-    return orjson.dumps({"request_id": row.request_id, "label": row.label, "at": row.at.isoformat()})
+    told = {"request_id": row.request_id, "model": row.model, "label": row.label, "at": row.at.isoformat()}
+    return orjson.dumps(told)
 
 
 def _label(line: bytes) -> Label:
     raw = orjson.loads(line)
-    return Label(request_id=raw["request_id"], label=raw["label"], at=datetime.fromisoformat(raw["at"]))
+    return Label(**{**raw, "at": datetime.fromisoformat(raw["at"])})

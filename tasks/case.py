@@ -206,6 +206,13 @@ def check_plugins(policy: Policy) -> None:
             resolve(path, place=place, accepts=accepts)
         except PluginError as error:
             problems.append(str(error))
+    if policy.learn is not None and not problems:
+        from tasks.estimators import TrainingError, check_learner  # noqa: PLC0415  the quiet path has no estimator
+
+        try:
+            check_learner(training)
+        except (PluginError, TrainingError) as error:
+            problems.append(f"learn: {error}")
     rules = {"triggers.performance": policy.triggers.performance, "gate.performance": gate.performance}
     for place, rule in (rules | {"gate.regression": gate.regression}).items():
         try:

@@ -83,6 +83,7 @@ KINDS = {
         ),
         "step of a rollout",
     ),
+    "lesson": _Kind(schema.lessons, "id", ("version", "base", "requests", "size", "at", "reason", "trail"), "lesson"),
 }
 """In the order in which rows from before there was a chain are linked."""
 

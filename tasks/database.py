@@ -155,7 +155,7 @@ class Ticks(TypeDecorator[datetime]):
 
     def process_result_value(self, value: int | None, _dialect: Dialect) -> datetime | None:
         """Aware, in UTC."""
-        return None if value is None else _EPOCH + int(value) * _MICROSECOND
+        return None if value is None else moment(value)
 
 
 def microseconds(moment: datetime) -> int:
@@ -165,6 +165,11 @@ def microseconds(moment: datetime) -> int:
         ValueError: For a naive datetime.
     """
     return (as_utc(moment) - _EPOCH) // _MICROSECOND
+
+
+def moment(ticks: int) -> datetime:
+    """The moment so many microseconds after the beginning of 1970; aware, in UTC."""
+    return _EPOCH + int(ticks) * _MICROSECOND
 
 
 class Database:

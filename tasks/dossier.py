@@ -46,7 +46,8 @@ _RECORDS = {
     for one in (
         *(records.Finding, records.Verdict, records.Span, records.Measurement, records.ColumnProfile, records.Profile),
         *(records.Scores, records.Signals, records.GateEvidence, records.ShadowEvidence, records.Look),
-        *(records.HealthEvidence, records.RolloutEvidence, records.Transition, records.Standing),
+        *(records.HealthEvidence, records.RolloutEvidence, records.LearningEvidence, records.Transition),
+        records.Standing,
     )
 }
 _SECTIONS = {
@@ -54,7 +55,7 @@ _SECTIONS = {
     for one in (
         *(policy.Triggers, policy.DriftTrigger, policy.PerformanceTrigger, policy.PredictionTrigger),
         *(policy.Gate, policy.PerformanceCheck, policy.RegressionCheck, policy.StabilityCheck, policy.LatencyCheck),
-        *(policy.Shadow, policy.Rollout, policy.Health),
+        *(policy.Shadow, policy.Rollout, policy.Health, policy.Learn),
     )
 }
 

@@ -78,6 +78,42 @@ def failed(path: str, params: dict[str, Any], error: Exception) -> TrainingError
     )
 
 
+def learner(model: Any) -> Callable[[pd.DataFrame], tuple[Any, Any]]:
+    """How a model learns a batch: what its last estimator is given for some rows, and that estimator.
+
+    The steps before it are applied as they are. A scaler that went on counting would change what every weight means
+    without a single label saying so.
+
+    Args:
+        model: Fitted, or not.
+
+    Raises:
+        TrainingError: When the last estimator has no ``partial_fit``.
+    """
+    from sklearn.pipeline import Pipeline  # noqa: PLC0415  see build()
+
+    if isinstance(model, Pipeline):
+        before, rest = model[:-1], learner(model.steps[-1][1])
+        return lambda rows: rest(before.transform(rows) if before.steps else rows)
+    if not callable(getattr(model, "partial_fit", None)):
+        raise TrainingError(
+            f"training: {type(model).__name__} has no partial_fit, so it cannot learn from feedback; take an estimator "
+            "that has one, such as sklearn.linear_model:SGDClassifier, or write `learn: off`"
+        )
+    return lambda rows: (rows, model)
+
+
+def check_learner(training: Training) -> None:
+    """See that what the policy trains can learn from feedback; of a trainer's model that is seen when it learns.
+
+    Raises:
+        PluginError: When the estimator cannot be imported.
+        TrainingError: When it cannot learn from feedback.
+    """
+    if training.estimator is not None:
+        learner(_estimator(training))
+
+
 def _takes_nulls(estimator: Any) -> bool:
     from sklearn.utils import get_tags  # noqa: PLC0415  see build()
 

@@ -117,7 +117,9 @@ def for_shadow(case: Case, standing: Standing, challenger: Any, *, unseen_since:
         raise ValueError(f"{case.model} has no shadow comparison to make: shadow is off or nothing is in Production")
     span = Span(start=max(case.now - shadow.window, unseen_since), end=case.now)
     with RequestLog.open(case.stores.requests) as log:
-        recorded = log.window(case.model, start=span.start, end=span.end, limit=shadow.max_requests)
+        recorded = log.window(
+            case.model, start=span.start, end=span.end, limit=shadow.max_requests, labelled_first=True
+        )
     rows = recorded_rows(recorded, policy)
     if not len(rows):
         return ShadowEvidence(wins=0, losses=0, ties=0, requests=0, agreements=0, failures=0, span=span)

@@ -20,6 +20,8 @@ from tasks.requests import RequestLog, Role
 from tasks.stores import Stores
 
 _DAY = timedelta(days=1)
+_LATE = 14
+"""Periods that are looked at again for labels that came after they were over: the watch and days, two weeks of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +81,24 @@ def due(started: datetime, now: datetime, health: Health, *, judged_until: datet
     if judged_until is not None and as_utc(judged_until) >= over.end:
         return (present,)
     return (over, present)
+
+
+def late(started: datetime, judged: Period, health: Health) -> tuple[Period, ...]:
+    """The periods before one that has just been judged at its end, the newest first: labels may have come since.
+
+    To judge a period again costs no false alarm. Answers without a label count as right, so with fewer labels the
+    evidence against a version is never more than what it is with all of them, and that is bounded.
+
+    Args:
+        started: When the version came into Production.
+        judged: A period that is over.
+        health: The policy's rules.
+    """
+    found: list[Period] = []
+    while not judged.first and len(found) < _LATE:
+        judged = period(started, judged.start - timedelta(microseconds=1), health)
+        found.append(judged)
+    return tuple(found)
 
 
 def _filled(start: datetime, length: timedelta, tick: timedelta, *, first: bool) -> Period:

@@ -18,7 +18,7 @@ from tasks import chain, schema
 from tasks.database import Database
 from tasks.lock import lock
 from tasks.policy import as_utc
-from tasks.records import Candidate, Finding, Judge, Span, Verdict, to_plain
+from tasks.records import Candidate, Finding, Judge, Lesson, Span, Verdict, to_plain
 
 FACTS = ("known-good", "quarantined", "released", "rejected", "awaiting", "approved", "expired", "paged")
 """What can be said of a version."""
@@ -183,6 +183,19 @@ class Journal:
         with self._database.reading() as connection:
             return tuple(_decision(row) for row in connection.execute(query))
 
+    def gate_on(self, model: str, version: str) -> Decision | None:
+        """The gate's newest verdict on a version; None when it never judged it."""
+        rows = schema.decisions
+        query = (
+            select(rows)
+            .where(rows.c.model == model, rows.c.judge == "gate", rows.c.version == version)
+            .order_by(rows.c.id.desc())
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(query).one_or_none()
+        return None if found is None else _decision(found)
+
     def gate_decision(self, model: str, version: str) -> str | None:
         """The gate's newest word on a version; None when it never judged it."""
         rows = schema.decisions
@@ -266,15 +279,41 @@ class Journal:
             newest = _newest(connection, model, version, (fact, *_ENDED_BY.get(fact, ())))
         return (newest.actor, newest.reason) if newest is not None and newest.fact == fact else None
 
-    def describe(self, candidate: Candidate) -> None:
+    def describe(self, candidate: Candidate, lesson: Lesson | None = None) -> None:
         """Put down what a version is: its run, the digest of its artifact, its profile. Twice the same is once.
+
+        Args:
+            candidate: The version.
+            lesson: What it learned, of one that learned from feedback; the two are put down together or not at all.
 
         Raises:
             ValueError: When the version is described already and differs; a version never changes.
         """
         profile = json.dumps(to_plain(candidate.profile), sort_keys=True)
         values = {"run_id": candidate.run_id, "trained_at": candidate.profile.trained_at, "profile": profile}
-        self._put_version(candidate.model, candidate.version, candidate.digest, candidate.size, values)
+        self._put_version(candidate.model, candidate.version, candidate.digest, candidate.size, values, lesson)
+
+    def set_aside(self, lesson: Lesson) -> None:
+        """Put down feedback that nobody will learn from.
+
+        Raises:
+            ValueError: For a lesson that a version learned.
+        """
+        if lesson.version is not None:
+            raise ValueError(f"version {lesson.version} of {lesson.model} learned this; it cannot be set aside as well")
+        with self._writing(lesson.model) as connection:
+            _teach(connection, lesson)
+
+    def lessons(self, model: str, *, since: datetime) -> tuple[Lesson, ...]:
+        """What was learned from feedback or set aside, the oldest first; of those before ``since`` without requests.
+
+        Raises:
+            ValueError: For a naive datetime.
+        """
+        rows, begin = schema.lessons, as_utc(since)
+        query = select(rows).where(rows.c.model == model).order_by(rows.c.id)
+        with self._database.reading() as connection:
+            return tuple(_lesson(row, begin) for row in connection.execute(query))
 
     def describe_external(self, model: str, version: str, *, digest: str, size: int) -> None:
         """Put down the digest of a version that was made elsewhere, so that it cannot be swapped from now on.
@@ -341,7 +380,15 @@ class Journal:
         with self._database.reading() as connection:
             return connection.execute(query).one_or_none()
 
-    def _put_version(self, model: str, version: str, digest: str, size: int, values: Mapping[str, Any]) -> None:
+    def _put_version(
+        self,
+        model: str,
+        version: str,
+        digest: str,
+        size: int,
+        values: Mapping[str, Any],
+        lesson: Lesson | None = None,
+    ) -> None:
         rows = schema.versions
         query = select(rows).where(rows.c.model == model, rows.c.version == version)
         with self._writing(model) as connection:
@@ -349,6 +396,8 @@ class Journal:
             if stored is None:
                 row = {"model": model, "version": version, "digest": digest, "size": size, **values}
                 chain.write(connection, "version", row)
+                if lesson is not None:
+                    _teach(connection, lesson)
                 return
         if stored.digest != digest or any(getattr(stored, name) != value for name, value in values.items()):
             raise ValueError(
@@ -377,6 +426,25 @@ def _keep(connection: Connection, body: bytes) -> None:
         # Another model's run may put down the very same at this moment.
         with suppress(IntegrityError), connection.begin_nested():
             connection.execute(insert(rows).values(digest=digest, body=body))
+
+
+def _teach(connection: Connection, lesson: Lesson) -> None:
+    names = ("model", "version", "base", "at", "reason", "trail")
+    values = {name: getattr(lesson, name) for name in names}
+    requests = {"requests": json.dumps(lesson.requests), "size": len(lesson.requests)}
+    chain.write(connection, "lesson", values | requests)
+
+
+def _lesson(row: Row[Any], since: datetime) -> Lesson:
+    return Lesson(
+        model=row.model,
+        version=row.version,
+        base=row.base,
+        requests=tuple(json.loads(row.requests)) if row.at >= since else (),
+        at=row.at,
+        reason=row.reason,
+        trail=row.trail,
+    )
 
 
 def _decision(row: Row[Any]) -> Decision:

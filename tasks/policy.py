@@ -288,6 +288,33 @@ class Shadow(Section):
     )
 
 
+class Learn(Section):
+    """R8: a copy of the version in Production learns from feedback, and is judged like any other candidate."""
+
+    batch: int = Field(50, ge=10, le=10_000, description="Labelled requests per batch; fewer wait for more.")
+    most: int = Field(1000, ge=10, le=100_000, description="Labelled requests that one new version learns at most.")
+    holdout: int = Field(
+        500, ge=50, le=100_000, description="Newest labelled requests: they judge, and nothing has learned from them."
+    )
+    window: Duration = Field(timedelta(days=30), description="How long ago a request may be to be learned from.")
+    tolerate: Share = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="Feedback on which Production is shown to be wrong so much more often than on its own holdout is "
+        "not learned: the labels are wrong, or the world has changed at once.",
+    )
+    false_alarms: Share = Field(
+        0.01, gt=0, lt=0.5, description="Chance that an update of sound feedback is held, or loses a batch."
+    )
+
+    @model_validator(mode="after")
+    def _a_batch_fits(self) -> Self:
+        if self.most < self.batch:
+            raise ValueError(f"`most` is {self.most} and `batch` {self.batch}; a version learns one batch at least")
+        return self
+
+
 class Rollout(Section):
     """A candidate that passed gate and shadow answers a growing share of the requests before it goes to Production."""
 
@@ -382,6 +409,9 @@ class Policy(Section):
     )
     rollout: Annotated[Rollout | None, BeforeValidator(_off)] = Field(
         None, description="off: Production moves all at once. A section: step by step; needs a gateway that splits."
+    )
+    learn: Annotated[Learn | None, BeforeValidator(_off)] = Field(
+        None, description="off, or a section: online learning; the estimator needs `partial_fit`."
     )
     approval: Annotated[Approval | None, BeforeValidator(_off)] = Field(
         None, description="off, or a section: a person approves every promotion."

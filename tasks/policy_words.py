@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tasks.policy import Policy, Rollout, Triggers
+from tasks.policy import Learn, Policy, Rollout, Triggers
 from tasks.quantities import format_duration, format_size
 
 LOSSES = frozenset({"rmse", "mae", "log_loss", "brier"})
@@ -13,7 +13,8 @@ LOSSES = frozenset({"rmse", "mae", "log_loss", "brier"})
 
 def read_aloud(policy: Policy) -> str:
     """Four sentences: when it retrains, when a candidate goes out, when it comes back, and what silence means."""
-    return "\n".join((_retrains(policy.triggers), _goes_out(policy), _comes_back(policy), _silence(policy)))
+    first = _retrains(policy.triggers) + (f" {_learns(policy.learn)}" if policy.learn else "")
+    return "\n".join((first, _goes_out(policy), _comes_back(policy), _silence(policy)))
 
 
 def percent(share: float) -> str:
@@ -30,6 +31,14 @@ def _retrains(triggers: Triggers) -> str:
     else:
         rule = re.sub(r"\b(" + "|".join(phrases) + r")\b", lambda match: phrases[match[1]], triggers.retrain_when)
     return f"Retrains when {rule}; also when a person or an event asks for it."
+
+
+def _learns(learn: Learn) -> str:
+    return (
+        f"Between retrainings a copy of the version in Production learns from labelled requests, {learn.batch:,} at a "
+        f"time, and is judged on the newest {learn.holdout:,}; nothing is learned while Production is shown to be "
+        f"wrong {percent(learn.tolerate)} more often than when it was judged."
+    )
 
 
 def _trigger_phrases(triggers: Triggers) -> dict[str, str]:

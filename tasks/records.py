@@ -26,7 +26,7 @@ nor against, and a verdict of nothing but exemptions is no pass.
 """
 
 Urgency = Literal["low", "medium", "high", "critical"]
-Judge = Literal["triggers", "gate", "shadow", "health", "rollout", "rollback", "person", "data"]
+Judge = Literal["triggers", "gate", "shadow", "health", "rollout", "rollback", "person", "data", "learning"]
 Action = Literal["stage", "promote", "rollback", "reject", "external"]
 State = Literal["intended", "applied", "abandoned"]
 RolloutState = Literal["running", "promoted", "aborted", "ended"]
@@ -69,7 +69,8 @@ class Verdict:
         judge: Who judged.
         decision: triggers ``retrain | keep``, gate ``pass | fail | inconclusive``, shadow ``promote | reject | wait``,
             health ``healthy | unhealthy | unknown``, rollout ``hold | step | promote | abort | end``, rollback
-            ``back | stay``, person ``promote | stay``, data ``failed | reconciled``.
+            ``back | stay``, person ``promote | stay``, data ``failed | reconciled``, learning
+            ``learn | wait | hold | set-aside``.
         reason: One plain sentence.
         findings: Everything that was looked at, also what did not matter.
         urgency: The highest among the triggers that fired.
@@ -382,6 +383,60 @@ class RolloutEvidence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LearningEvidence:
+    """What an update from feedback is judged on, before anything is learned.
+
+    Attributes:
+        production: Version that would be learned from.
+        known_good: Whether it has finished its watch healthy.
+        waiting: Labelled requests that no version has learned from, the holdout not among them.
+        batches: (requests, of which Production is wrong) of each whole batch of them that would be learned, the
+            oldest first.
+        newest: Labelled requests that judge, the newest.
+        holdout: (requests, of which Production is wrong) of them; None: not looked at, there is too little to learn.
+        expected: The same of Production's own holdout, when it was judged; None: not known. Of no use in regression.
+        fresh: Labelled requests that have come since the last update that was tried on this version and came to
+            nothing; None: there was none.
+        unseen: Labels that the version cannot say, and how often they came; such requests are left out.
+        unfit: Requests that lack columns which the version needs, and are left out.
+    """
+
+    production: str
+    known_good: bool
+    waiting: int
+    newest: int
+    batches: tuple[tuple[int, int], ...] = ()
+    holdout: tuple[int, int] | None = None
+    expected: tuple[int, int] | None = None
+    fresh: int | None = None
+    unseen: Mapping[str, int] = field(default_factory=dict)
+    unfit: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lesson:
+    """Feedback that one version learned, or that none will.
+
+    Attributes:
+        model: Registered name.
+        version: That learned it; None: it was set aside.
+        base: In Production then; the version is a copy of it that learned these requests.
+        requests: Ids.
+        at: When.
+        reason: One sentence.
+        trail: Of the run.
+    """
+
+    model: str
+    version: str | None
+    base: str
+    requests: tuple[str, ...]
+    at: datetime
+    reason: str
+    trail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout:
     """What the ledger's newest row about a progressive rollout says.
 
@@ -501,11 +556,11 @@ class Report:
 
     Attributes:
         model: Registered name.
-        flow: ``retrain``, ``watch``, ``rollout``, ``promote``, ``rollback``.
+        flow: ``retrain``, ``learn``, ``watch``, ``rollout``, ``promote``, ``rollback``.
         decision: ``kept``, ``first-promoted``, ``promoted``, ``gate-failed``, ``gate-inconclusive``,
             ``shadow-rejected``, ``rejected``, ``waiting``, ``awaiting``, ``approved``, ``expired``, ``answered``,
             ``rolled-back``, ``healthy``, ``watching``, ``held``, ``failed``; of a rollout ``canary``, ``stepped``,
-            ``holding``, ``aborted``, ``ended``, ``idle``.
+            ``holding``, ``aborted``, ``ended``, ``idle``; of feedback ``set-aside``.
         line: The decision in one line, in plain words, with its numbers.
         at: The moment it was made for.
         trail: Of the chain of events that it belongs to.

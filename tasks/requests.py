@@ -1,29 +1,51 @@
 """Requests: the log of what was asked, what was answered, and what turned out to be right.
 
 A request is one row however often it is sent again: repeats counted as evidence would roll back healthy models. Labels
-come later, in any order; the latest one counts, and how often it changed is kept.
+come later, in any order, see :mod:`tasks.labels`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from sqlalchemy import BigInteger, ColumnElement, Table, and_, case, false, func, literal_column, select, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Table,
+    and_,
+    case,
+    false,
+    func,
+    literal_column,
+    select,
+    tuple_,
+    type_coerce,
+)
 
+from tasks import labels as labelling
 from tasks import schema
 from tasks.database import Database, microseconds
+from tasks.labels import Label, as_text
 from tasks.policy import Problem, as_utc
 from tasks.records import Look, to_plain
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
+__all__ = ["Feedback", "Label", "Recorded", "RequestLog", "Role", "Served", "as_text"]
+
 Role = Literal["production", "canary", "shadow"]
+
+ANSWERING: tuple[Role, ...] = ("production", "canary")
+"""Roles whose answer somebody was given."""
+
+_CHUNK = 400
+"""Requests that one statement asks for."""
 
 _requests, _labels = schema.requests, schema.labels
 
@@ -59,21 +81,6 @@ class Served:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Label:
-    """What turned out to be right.
-
-    Attributes:
-        request_id: Of the request.
-        label: The truth.
-        at: When it became known; aware.
-    """
-
-    request_id: str
-    label: str | float
-    at: datetime
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Recorded:
     """Answered requests in the order they came; every tuple has one entry per request.
 
@@ -97,6 +104,21 @@ class Recorded:
 
     def __len__(self) -> int:
         return len(self.request_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """One labelled request, without what was asked.
+
+    Attributes:
+        request_id: Of the request.
+        at: When it was asked; aware.
+        label: The one that counts, as text.
+    """
+
+    request_id: str
+    at: datetime
+    label: str
 
 
 class RequestLog:
@@ -138,34 +160,22 @@ class RequestLog:
         values = sorted((_request_values(row) for row in rows), key=_by_request)
         if not values:
             return 0
-        statement = self._insert(_requests).on_conflict_do_nothing(index_elements=["request_id", "role"])
+        statement = self._insert(_requests).on_conflict_do_nothing(index_elements=["model", "request_id", "role"])
         with self._database.writing() as connection:
             return len(connection.execute(statement.returning(_requests.c.request_id), values).all())
 
     def label(self, rows: Iterable[Label]) -> None:
-        """Put down labels, in any order and as often as they come: the latest one counts.
+        """Put down labels, in any order and as often as they come, their requests before or after them.
 
-        A label that says something else than the one that is there is counted as a contradiction, whichever wins.
-        Labels may come before their requests.
+        The newest one counts; two different ones for the same moment cancel each other until a newer one comes. Other
+        labels than the first are counted as contradictions, whichever wins. The same labels again change nothing.
 
         Raises:
-            ValueError: For a naive datetime or a label that is empty or NaN; nothing of the batch is put down then.
+            ValueError: For a naive datetime, an empty model, or a label that is empty or NaN; nothing of the batch is
+                put down then.
         """
-        values = sorted((_label_values(row) for row in rows), key=_by_request)
-        if not values:
-            return
-        new = self._insert(_labels)
-        later = new.excluded.at >= _labels.c.at
-        statement = new.on_conflict_do_update(
-            index_elements=["request_id"],
-            set_={
-                "label": case((later, new.excluded.label), else_=_labels.c.label),
-                "at": case((later, new.excluded.at), else_=_labels.c.at),
-                "contradictions": _labels.c.contradictions + _number(new.excluded.label != _labels.c.label),
-            },
-        )
         with self._database.writing() as connection:
-            connection.execute(statement, values)
+            labelling.put(connection, self._insert(_labels), rows)
 
     def looks(
         self,
@@ -224,7 +234,16 @@ class RequestLog:
             newest: datetime | None = connection.execute(query).scalar_one()
         return newest
 
-    def window(self, model: str, *, start: datetime, end: datetime, limit: int, version: str | None = None) -> Recorded:
+    def window(
+        self,
+        model: str,
+        *,
+        start: datetime,
+        end: datetime,
+        limit: int,
+        version: str | None = None,
+        labelled_first: bool = False,
+    ) -> Recorded:
         """Requests of a window that Production answered, with labels where they have arrived.
 
         Args:
@@ -233,30 +252,70 @@ class RequestLog:
             end: Of the window, not included.
             limit: The newest so many; they come in the order in which they were asked all the same.
             version: Only this version's.
+            labelled_first: Where there are more than ``limit``, those without a label are left out before others: where
+                labels come late, the newest requests are those that have none.
 
         Raises:
             ValueError: For a naive datetime.
         """
         query = (
             select(_requests, _labels.c.label)
-            .outerjoin(_labels, _labels.c.request_id == _requests.c.request_id)
+            .outerjoin(_labels, _labelled())
             .where(*_served(model), _requests.c.at >= as_utc(start), _requests.c.at < as_utc(end), _answered())
+            .order_by(*([_number(_labels.c.label.is_(None))] if labelled_first else []))
             .order_by(_requests.c.at.desc(), _requests.c.request_id.desc())
             .limit(limit)
         )
         if version is not None:
             query = query.where(_requests.c.version == version)
         with self._database.reading() as connection:
-            rows = connection.execute(query).all()[::-1]
-        return Recorded(
-            features=tuple(json.loads(row.features) for row in rows),
-            predictions=tuple(row.prediction for row in rows),
-            scores=tuple(row.score for row in rows),
-            labels=tuple(row.label for row in rows),
-            times=tuple(row.at for row in rows),
-            versions=tuple(row.version for row in rows),
-            request_ids=tuple(row.request_id for row in rows),
+            rows = connection.execute(query).all()
+        return _recorded(sorted(rows, key=lambda row: (row.at, row.request_id)))
+
+    def feedback(self, model: str, *, start: datetime, end: datetime, limit: int) -> tuple[Feedback, ...]:
+        """Labelled requests of a window that somebody was given an answer to, in the order in which they were asked.
+
+        One that Production and a canary answered is one.
+
+        Args:
+            model: Registered name.
+            start: Of the window, included.
+            end: Of the window, not included.
+            limit: The newest so many.
+
+        Raises:
+            ValueError: For a naive datetime.
+        """
+        rows = _requests.c
+        query = (
+            select(rows.request_id, func.min(rows.at).label("first"), _labels.c.label)
+            .join(_labels, _labelled())
+            .where(rows.model == model, rows.role.in_(ANSWERING), _answered(), _labels.c.label.is_not(None))
+            .where(rows.at >= as_utc(start), rows.at < as_utc(end))
+            .group_by(rows.request_id, _labels.c.label)
+            .order_by(func.min(rows.at).desc(), rows.request_id.desc())
+            .limit(limit)
         )
+        with self._database.reading() as connection:
+            found = connection.execute(query).all()
+        return tuple(Feedback(row.request_id, row.first, row.label) for row in reversed(found))
+
+    def asked(self, model: str, request_ids: Iterable[str]) -> Recorded:
+        """These requests as they were asked, with labels where they have arrived, oldest first; each is one row."""
+        wanted = sorted(set(request_ids))
+        found: dict[str, Any] = {}
+        with self._database.reading() as connection:
+            for start in range(0, len(wanted), _CHUNK):
+                query = (
+                    select(_requests, _labels.c.label)
+                    .outerjoin(_labels, _labelled())
+                    .where(_requests.c.model == model, _requests.c.request_id.in_(wanted[start : start + _CHUNK]))
+                    .where(_requests.c.role.in_(ANSWERING), _answered())
+                )
+                for row in connection.execute(query):
+                    first = found.setdefault(row.request_id, row)
+                    found[row.request_id] = min(first, row, key=lambda one: one.at)
+        return _recorded(sorted(found.values(), key=lambda row: (row.at, row.request_id)))
 
     def seen(self, model: str) -> bool:
         """Whether any request to the model was ever put down."""
@@ -264,18 +323,26 @@ class RequestLog:
         with self._database.reading() as connection:
             return connection.execute(query).first() is not None
 
-    def unmatched(self, request_ids: Iterable[str]) -> int:
-        """How many of these requests are not in the log, or not yet."""
-        asked = set(request_ids)
-        query = select(func.count(func.distinct(_requests.c.request_id))).where(_requests.c.request_id.in_(asked))
+    def unmatched(self, labels: Iterable[Label]) -> int:
+        """How many requests these labels name that are not in the log, or not yet."""
+        missing = {(label.model, label.request_id) for label in labels}
+        asked, key = sorted(missing), (_requests.c.model, _requests.c.request_id)
         with self._database.reading() as connection:
-            return len(asked) - int(connection.execute(query).scalar_one()) if asked else 0
+            for start in range(0, len(asked), _CHUNK):
+                query = select(*key).where(tuple_(*key).in_(asked[start : start + _CHUNK]))
+                missing.difference_update((row.model, row.request_id) for row in connection.execute(query))
+        return len(missing)
+
+    def ping(self) -> None:
+        """See that the database is there."""
+        with self._database.reading() as connection:
+            connection.execute(select(1))
 
     def contradictions(self, model: str) -> int:
         """How often a label of the model's requests was followed or preceded by another one."""
         query = (
             select(func.coalesce(func.sum(_labels.c.contradictions), 0))
-            .join(_requests, _labels.c.request_id == _requests.c.request_id)
+            .join(_requests, _labelled())
             .where(*_served(model))
         )
         with self._database.reading() as connection:
@@ -302,7 +369,7 @@ class RequestLog:
         sums = [func.sum(_number(condition)) for condition in (rows.failed, slow, labelled, wrong)]
         query = (
             select(interval.label("k"), func.count(), *sums)
-            .select_from(_requests.outerjoin(_labels, _labels.c.request_id == rows.request_id))
+            .select_from(_requests.outerjoin(_labels, _labelled()))
             .where(*_served(model, role), rows.version == version, rows.at >= as_utc(start), rows.at < as_utc(end))
             .group_by(literal_column("k"))
         )
@@ -314,22 +381,6 @@ class RequestLog:
         from sqlalchemy.dialects import postgresql, sqlite  # noqa: PLC0415  whoever only reads does not need both
 
         return postgresql.insert(table) if self._database.engine.dialect.name == "postgresql" else sqlite.insert(table)
-
-
-def as_text(value: object) -> str:
-    """A label or an answer as it is compared: ``1``, ``1.0`` and numpy's 1 are the same.
-
-    Raises:
-        ValueError: For nothing, an empty text, NaN or an infinity: none of them can be right or wrong.
-    """
-    plain = value.item() if hasattr(value, "item") else value
-    if isinstance(plain, float):
-        if not math.isfinite(plain):
-            raise ValueError(f"{plain!r} is no label and no answer; leave it out until there is one")
-        return str(int(plain)) if plain.is_integer() else repr(plain)
-    if plain is None or not str(plain).strip():
-        raise ValueError(f"{plain!r} is no label and no answer; leave it out until there is one")
-    return str(plain)
 
 
 def _request_values(row: Served) -> dict[str, Any]:
@@ -352,17 +403,30 @@ def _request_values(row: Served) -> dict[str, Any]:
     }
 
 
-def _label_values(row: Label) -> dict[str, Any]:
-    return {"request_id": row.request_id, "label": as_text(row.label), "at": as_utc(row.at), "contradictions": 0}
-
-
-def _by_request(values: Mapping[str, Any]) -> str:
+def _by_request(values: Mapping[str, Any]) -> tuple[str, str]:
     """Rows are written in one order by everybody; two batches could otherwise wait for each other's rows."""
-    return str(values["request_id"])
+    return str(values["model"]), str(values["request_id"])
+
+
+def _recorded(rows: Sequence[Any]) -> Recorded:
+    return Recorded(
+        features=tuple(json.loads(row.features) for row in rows),
+        predictions=tuple(row.prediction for row in rows),
+        scores=tuple(row.score for row in rows),
+        labels=tuple(row.label for row in rows),
+        times=tuple(row.at for row in rows),
+        versions=tuple(row.version for row in rows),
+        request_ids=tuple(row.request_id for row in rows),
+    )
 
 
 def _served(model: str, role: Role = "production") -> tuple[ColumnElement[bool], ...]:
     return (_requests.c.model == model, _requests.c.role == role)
+
+
+def _labelled() -> ColumnElement[bool]:
+    """A label belongs to a request of its own model."""
+    return and_(_labels.c.model == _requests.c.model, _labels.c.request_id == _requests.c.request_id)
 
 
 def _answered() -> ColumnElement[bool]:

@@ -143,6 +143,12 @@ def _rollout(*, ended: str = "", **given: Any) -> Verdict:
     return rollout.ended(ended) if ended else rollout.judge(**given)
 
 
+def _learning(**given: Any) -> Verdict:
+    from tasks.decide import learning  # noqa: PLC0415  see above
+
+    return learning.judge(**given)
+
+
 def _rollback(
     *, standing: Standing, rollbacks_in_window: int, limit: int, to: str | None, tried: tuple[Finding, ...], reason: str
 ) -> Verdict:
@@ -176,6 +182,7 @@ _JUDGES: dict[str, Callable[..., Verdict]] = {
     "shadow": _shadow,
     "health": _health,
     "rollout": _rollout,
+    "learning": _learning,
     "rollback": _rollback,
     "person": _person,
     "mistake": _mistake,

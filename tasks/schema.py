@@ -20,8 +20,8 @@ from sqlalchemy import (
 
 from tasks.database import Moment, Ticks
 
-LEDGER_REVISION = "0004"
-LOG_REVISION = "0001"
+LEDGER_REVISION = "0005"
+LOG_REVISION = "0002"
 """Newest migration of each; a test holds the tables below against what the migrations make."""
 
 ledger = MetaData()
@@ -171,6 +171,24 @@ rollouts = Table(
 """One row per step of a progressive rollout, and one that says how it ended; never changed."""
 Index("backstop_rollouts_by_model", rollouts.c.model, rollouts.c.id)
 
+lessons = Table(
+    "backstop_lessons",
+    ledger,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("model", String(63), nullable=False),
+    # That learned it; null: it was set aside and is learned by nobody.
+    Column("version", String(40)),
+    # In Production when it was learned, and the version that it was added to.
+    Column("base", String(40), nullable=False),
+    Column("requests", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("trail", String(64), nullable=False),
+)
+"""Which feedback went into which version; never changed. Whether it counts as learned follows from the transitions."""
+Index("backstop_lessons_by_model", lessons.c.model, lessons.c.id)
+
 chain = Table(
     "backstop_chain",
     ledger,
@@ -185,10 +203,11 @@ chain = Table(
 requests = Table(
     "backstop_requests",
     log,
+    # Models that share a log may use the same ids: an order has a price and a risk.
+    Column("model", String(63), primary_key=True),
     Column("request_id", String(128), primary_key=True),
     # A shadow answers the very request that Production answered; a canary answers in its place.
     Column("role", String(20), primary_key=True),
-    Column("model", String(63), nullable=False),
     Column("version", String(40), nullable=False),
     Column("at", Ticks, nullable=False),
     Column("seconds", Float, nullable=False),
@@ -204,8 +223,12 @@ Index("backstop_requests_by_time", requests.c.model, requests.c.role, requests.c
 labels = Table(
     "backstop_labels",
     log,
+    Column("model", String(63), primary_key=True),
     Column("request_id", String(128), primary_key=True),
-    Column("label", Text, nullable=False),
+    # The one that counts; null: two contradict each other for the same moment.
+    Column("label", Text),
     Column("at", Ticks, nullable=False),
     Column("contradictions", Integer, nullable=False),
+    # Every other one that was told, as JSON, with its newest moment: what is told again is known by it.
+    Column("others", Text, nullable=False),
 )

@@ -22,7 +22,7 @@ from tasks.policy import Policy, Search
 from tasks.records import Measurement, Profile, Scores, Span
 from tasks.scoring import classes_of, score
 
-__all__ = ["Fitted", "Progress", "TrainingError", "fit", "profile_of", "silent"]
+__all__ = ["Fitted", "Progress", "TrainingError", "check_answers", "fit", "profile_of", "silent"]
 
 Progress = Callable[[int, int, str], None]
 """Is told (steps done, steps in all, what they are), often, and from the thread that trains."""
@@ -75,7 +75,7 @@ def fit(policy: Policy, train: Dataset, *, search: bool = False, progress: Progr
             fitted = _searched(policy, wanted, model, train, labels, progress)
         else:
             fitted = _fitted(policy, model, train, labels)
-    _check_answers(policy, fitted.model, train)
+    check_answers(policy, fitted.model, train)
     return fitted
 
 
@@ -112,8 +112,12 @@ def _trained(policy: Policy, features: pd.DataFrame, labels: NDArray[Any]) -> An
     return model
 
 
-def _check_answers(policy: Policy, model: Any, train: Dataset) -> None:
-    """Refuse a model whose answers to the rows that it has just learned are no answers."""
+def check_answers(policy: Policy, model: Any, train: Dataset) -> None:
+    """Refuse a model whose answers to the rows that it has just learned are no answers.
+
+    Raises:
+        TrainingError: When some are NaN or nothing, or the model raises.
+    """
     name = policy.training.estimator or policy.training.trainer
     rows = train.take(slice(max(0, len(train) - 1000), None))
     try:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tasks.case import Case
 from tasks.dossier import Dossier
-from tasks.health_sources import Period, due, source
+from tasks.health_sources import Period, due, late, source
 from tasks.records import Standing, Transition, Verdict
 from tasks.retrial import reach
 from tasks.rollback import roll_back
@@ -62,7 +62,25 @@ def tick(case: Case, standing: Standing) -> Tick:
             return _unhealthy(case, standing, version, verdicts, newly=changed)
         if verdict.decision == "healthy" and version not in standing.known_good:
             case.state(version, "known-good", verdict.reason)
+        if case.now >= period.end and (found := _late(case, version, since, period)) is not None:
+            return _unhealthy(case, standing, version, (*verdicts, found), newly=changed)
     return _quiet(case, standing, version, verdicts)
+
+
+def _late(case: Case, version: str, since: datetime, judged: Period) -> Verdict | None:
+    """What labels say that came when their period was over; None where they say nothing against the version.
+
+    Looked at once a day, when another period is over: that is how long a label that is late already may wait.
+    """
+    if case.policy.health.accuracy is None or case.policy.problem == "regression":
+        return None
+    for period in late(since, judged, case.policy.health):
+        dossier = _dossier(case, version, since, period)
+        verdict = reach(dossier)
+        if verdict.decision == "unhealthy":
+            case.note(verdict, dossier, version=version)
+            return verdict
+    return None
 
 
 def _dossier(case: Case, version: str, since: datetime, period: Period) -> Dossier:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from tasks.dossier import Dossier
-from tasks.policy import Gate, Health, PerformanceCheck, RegressionCheck, Rollout, Shadow, Triggers
+from tasks.policy import Gate, Health, Learn, PerformanceCheck, RegressionCheck, Rollout, Shadow, Triggers
 from tasks.records import (
     ColumnProfile,
     Finding,
     GateEvidence,
     HealthEvidence,
+    LearningEvidence,
     Look,
     Measurement,
     Profile,
@@ -144,6 +145,20 @@ def rollback(tried: tuple[Finding, ...] = (FAILS, ANSWERS), **changes: Any) -> D
     return Dossier("rollback", {**fields, "tried": tried, **changes})
 
 
+def learning(flipped: int = 0, newest: int = 500, **changes: Any) -> Dossier:
+    seen = LearningEvidence(
+        production="1",
+        known_good=True,
+        waiting=120,
+        newest=newest,
+        batches=((50, 5), (50, 5 + flipped)),
+        holdout=(newest, 50 + 5 * flipped),
+        expected=(1000, 100),
+        unseen={"maybe": 2},
+    )
+    return Dossier("learning", {"evidence": replace(seen, **changes), "rules": Learn(), "problem": "binary"})
+
+
 def person(tried: Finding = ANSWERS) -> Dossier:
     against = ("the gate said fail",)
     return Dossier("person", {"reason": "we need it", "actor": "ada", "against": against, "tried": tried})
@@ -174,6 +189,10 @@ def examples() -> dict[str, Dossier]:
         "rollout hold": rollout(0, 2),
         "rollout abort": rollout(20),
         "rollout end": Dossier("rollout", {"ended": "version 3 passed the gate"}),
+        "learning learn": learning(),
+        "learning wait": learning(newest=400),
+        "learning hold": learning(40),
+        "learning set-aside": learning(batches=((50, 45),)),
         "rollback back": rollback(),
         "rollback stay": rollback((FAILS, FAILS)),
         "rollback too many": rollback((), rollbacks_in_window=2),

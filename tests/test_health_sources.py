@@ -107,7 +107,7 @@ def record(url: str) -> None:
             )
             for number in range(10)
         )
-        log.label([Label(request_id="9", label="no", at=after(30))])
+        log.label([Label(request_id="9", model="churn", label="no", at=after(30))])
 
 
 def test_the_evidence_holds_every_complete_look_since_the_start(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ PROJECTS = [ROOT, *STRATEGIES]
 CONTRACT = {
     "retrain/churn",
     "retrain/on-event",
+    "learn/on-event",
     "watch/all-models",
     "rollout/all-models",
     "rollback/by-hand",
@@ -65,7 +66,7 @@ def test_a_tick_may_be_cancelled_and_an_event_may_not(folder: Path, deployment: 
     """The next tick sees what a cancelled one would have seen; an event that is cancelled is seen by nobody."""
     limit = deployment.get("concurrency_limit")
     flow = named(deployment).partition("/")[0]
-    if flow in {"watch", "rollout"}:
+    if flow in {"watch", "rollout", "learn"}:
         assert limit["limit"] == 1
         assert ConcurrencyLimitStrategy(limit["collision_strategy"]) is ConcurrencyLimitStrategy.CANCEL_NEW
     elif flow == "retrain":
@@ -95,5 +96,6 @@ def test_there_are_four_strategies_and_what_tells_them_apart_is_who_asks_for_an_
     when = {folder.name: load(str(folder / "policy.yaml")).triggers.retrain_when for folder in STRATEGIES}
     assert when["scheduled"] == "age"
     assert "age" not in when["trigger-based"]
-    assert "volume" in when["continuous"]
+    assert {name for name, found in every.items() if "learn/churn" in found} == {"continuous"}
+    assert [name for name in when if load(str(ROOT / "strategies" / name / "policy.yaml")).learn] == ["continuous"]
     assert {"age", "drift", "performance"} <= set(when["hybrid"].replace("(", " ").replace(")", " ").split())

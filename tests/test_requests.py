@@ -47,8 +47,8 @@ def served(request_id: str, minutes: float = 0.5, **given: Any) -> Served:
     return Served(**{**values, **given})
 
 
-def label(request_id: str, value: str | float, minutes: float = 60) -> Label:
-    return Label(request_id=request_id, label=value, at=T0 + minutes * MINUTE)
+def label(request_id: str, value: str | float, minutes: float = 60, model: str = "churn") -> Label:
+    return Label(request_id=request_id, model=model, label=value, at=T0 + minutes * MINUTE)
 
 
 def looks(
@@ -149,7 +149,7 @@ def test_an_empty_label_is_refused(log: RequestLog, nothing: str | float) -> Non
         log.label([label("a", "yes"), label("a", nothing)])
     assert counts(looks(log, 1)) == [(1, 0, 0, 0, 0)]
     with pytest.raises(ValueError, match="no time zone"):
-        log.label([Label(request_id="a", label="yes", at=T0.replace(tzinfo=None))])
+        log.label([Label(request_id="a", model="churn", label="yes", at=T0.replace(tzinfo=None))])
 
 
 @pytest.mark.parametrize("same", [1, 1.0, np.int64(1), np.float32(1), "1"])

@@ -235,7 +235,7 @@ def test_what_a_canary_answered_is_counted_as_the_canarys_and_not_as_productions
     with RequestLog.open(f"sqlite:///{tmp_path / 'log.db'}") as log:
         log.record(one(number, "canary", "2", failed=number < 3) for number in range(10))
         log.record(one(number, "production", "1", failed=False) for number in range(10, 40))
-        log.label(Label(request_id=f"{number}", label="yes", at=T0) for number in range(5))
+        log.label(Label(request_id=f"{number}", model="churn", label="yes", at=T0) for number in range(5))
         window = {"start": T0, "until": T0 + MINUTE, "tick": MINUTE, "slow_after": 1.0, "problem": "binary"}
         (ours,) = log.looks("churn", "2", role="canary", **window)  # type: ignore[arg-type]
         (theirs,) = log.looks("churn", "1", **window)  # type: ignore[arg-type]

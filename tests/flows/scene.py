@@ -200,7 +200,7 @@ class Scene:
             seen = log.window("churn", start=day(start), end=day(end), limit=100_000)
             other = {"yes": "no", "no": "yes"}
             log.label(
-                Label(request_id=one, label=other[said] if draw.random() < wrong else said, at=day(end))
+                Label(request_id=one, model="churn", label=other[said] if draw.random() < wrong else said, at=day(end))
                 for one, said in zip(seen.request_ids, seen.predictions, strict=True)
             )
 

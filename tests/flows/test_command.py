@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from flows.approve import approve
 from flows.command import command
 from flows.form import descriptions, explained
+from flows.learn import learn
 from flows.promote import promote
 from flows.retrain import retrain
 from flows.rollback import rollback
@@ -28,7 +29,7 @@ from flows.watch import watch
 from tasks.records import Report
 
 ROOT = Path(__file__).resolve().parents[2]
-FLOWS = [retrain, watch, promote, rollback, approve]
+FLOWS = [retrain, learn, watch, promote, rollback, approve]
 
 
 def ask(of: Any, *arguments: str) -> Result:

@@ -20,6 +20,7 @@ from prefect.utilities.schema_tools import validate
 from prefect.utilities.schema_tools.validation import ValidationError, is_valid_schema
 
 from flows.approve import approve
+from flows.learn import learn
 from flows.promote import promote
 from flows.retrain import retrain
 from flows.rollback import rollback
@@ -29,7 +30,7 @@ from flows.watch import watch
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
 DEPLOYMENTS: list[dict[str, Any]] = PROJECT["deployments"]
-FLOWS = [retrain, watch, rollout, promote, rollback, approve]
+FLOWS = [retrain, learn, watch, rollout, promote, rollback, approve]
 
 
 def named(deployment: dict[str, Any]) -> str:
@@ -73,7 +74,7 @@ def test_the_forms_are_bounded() -> None:
         assert (bounded[name]["reason"]["minLength"], bounded[name]["reason"]["maxLength"]) == (3, 500)
         assert bounded[name]["dry_run"]["default"] is True
         assert by_name()[name].parameters.required == ["policy", "reason"]
-    for name in ("retrain", "watch", "rollout"):
+    for name in ("retrain", "learn", "watch", "rollout"):
         assert bounded[name]["dry_run"]["default"] is False
         assert by_name()[name].parameters.required == ["policy"]
     assert bounded["promote"]["decision"]["enum"] == ["promote", "reject"]
@@ -118,7 +119,7 @@ def test_names_are_not_given_twice_and_every_flow_has_a_deployment() -> None:
 def test_ticks_do_not_pile_up_and_no_event_is_lost() -> None:
     """The next tick sees what a cancelled one would have seen; an event that is cancelled is seen by nobody."""
     cancelled, queued = ConcurrencyLimitStrategy.CANCEL_NEW, ConcurrencyLimitStrategy.ENQUEUE
-    wanted = {"watch": cancelled, "rollout": cancelled, "retrain": queued}
+    wanted = {"watch": cancelled, "rollout": cancelled, "learn": cancelled, "retrain": queued}
     for deployment in DEPLOYMENTS:
         strategy = wanted.get(named(deployment).partition("/")[0])
         if strategy is not None:
