@@ -15,11 +15,12 @@ from serving import feedback as labelling
 from serving.follower import Follower
 from serving.inputs import Asked, BadInput, Form, Question, read
 from serving.lineup import Lineup
-from serving.loaded import Answer, Loaded
+from serving.loaded import Answer, Loaded, Loader
 from serving.logbook import Logbook
 from serving.metrics import Metrics
 from serving.routing import Arm
 from serving.settings import Settings
+from serving.shadow import Shadow
 from tasks.policy import Policy
 from tasks.requests import Served
 from tasks.stores import Stores
@@ -65,7 +66,18 @@ class Gateway:
         self.settings = settings
         self.metrics = Metrics()
         self.logbook = Logbook(stores, settings, self.metrics)
-        self.followers = {policy.model: Follower(policy, stores, settings, self.metrics) for policy in policies}
+        self.followers = {
+            policy.model: Follower(policy, stores, settings, self.metrics, shadow=self._shadow(policy, stores))
+            for policy in policies
+        }
+
+    def _shadow(self, policy: Policy, stores: Stores) -> Shadow | None:
+        """Where candidates answer unseen, if the policy asks for that."""
+        if policy.shadow is None or policy.shadow.live is None:
+            return None
+        loader = Loader(policy, stores, accept_unseen=self.settings.unseen == "accept")
+        keep = self.logbook.answers.put
+        return Shadow(loader, policy.model, stores.ledger, self.settings, self.metrics, keep)
 
     def start(self) -> None:
         """Begin to follow the ledger and to record."""
@@ -187,6 +199,8 @@ class Gateway:
                 )
             )
         self.logbook.answers.put(rows)
+        if follower.shadow is not None:  # it has a thread of its own, which looks later
+            follower.shadow.put([row for row in rows if row.role == "production" and not row.failed])
 
     # Telling.
 
@@ -240,6 +254,7 @@ def _standing(follower: Follower) -> dict[str, Any]:
         "arms": {arm.version: arm.weight for arm in lineup.arms} if lineup else {},
         "ledger": follower.desk.wanted,
         "transition": lineup.seq if lineup else None,
+        "shadow": follower.shadow.told if follower.shadow is not None else None,
         "reasons": follower.reasons,
     }
 

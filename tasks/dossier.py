@@ -46,6 +46,7 @@ _RECORDS = {
     for one in (
         *(records.Finding, records.Verdict, records.Span, records.Measurement, records.ColumnProfile, records.Profile),
         *(records.Scores, records.Signals, records.GateEvidence, records.ShadowEvidence, records.Look),
+        records.LiveShadow,
         *(records.HealthEvidence, records.RolloutEvidence, records.Transition, records.Standing),
     )
 }

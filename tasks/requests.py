@@ -18,7 +18,7 @@ from sqlalchemy import BigInteger, ColumnElement, Table, and_, case, false, func
 from tasks import schema
 from tasks.database import Database, microseconds
 from tasks.policy import Problem, as_utc
-from tasks.records import Look, to_plain
+from tasks.records import LiveShadow, Look, to_plain
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -258,6 +258,32 @@ class RequestLog:
             request_ids=tuple(row.request_id for row in rows),
         )
 
+    def live(self, model: str, version: str, *, start: datetime, end: datetime) -> LiveShadow:
+        """What a version did as a shadow with the requests that were asked from ``start`` until before ``end``.
+
+        Raises:
+            ValueError: For a naive datetime.
+        """
+        rows = _requests.c
+        query = select(func.min(rows.at), func.count(), func.sum(_number(rows.failed))).where(
+            *_shadowed(model, version, start, end)
+        )
+        with self._database.reading() as connection:
+            first, total, failed = connection.execute(query).one()
+        return LiveShadow(since=first, requests=int(total), failures=int(failed or 0))
+
+    def unseen(self, model: str, version: str, *, start: datetime, end: datetime) -> dict[str, str | None]:
+        """What a version said as a shadow in this time, by request; None where it failed.
+
+        Raises:
+            ValueError: For a naive datetime.
+        """
+        query = select(_requests.c.request_id, _requests.c.prediction, _requests.c.failed).where(
+            *_shadowed(model, version, start, end)
+        )
+        with self._database.reading() as connection:
+            return {row.request_id: None if row.failed else row.prediction for row in connection.execute(query)}
+
     def seen(self, model: str) -> bool:
         """Whether any request to the model was ever put down."""
         query = select(_requests.c.request_id).where(*_served(model)).limit(1)
@@ -363,6 +389,11 @@ def _by_request(values: Mapping[str, Any]) -> str:
 
 def _served(model: str, role: Role = "production") -> tuple[ColumnElement[bool], ...]:
     return (_requests.c.model == model, _requests.c.role == role)
+
+
+def _shadowed(model: str, version: str, start: datetime, end: datetime) -> tuple[ColumnElement[bool], ...]:
+    rows = _requests.c
+    return (*_served(model, "shadow"), rows.version == version, rows.at >= as_utc(start), rows.at < as_utc(end))
 
 
 def _answered() -> ColumnElement[bool]:
