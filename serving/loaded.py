@@ -13,7 +13,8 @@ import numpy as np
 
 from serving.contract import Contract, NoContract, contract_of
 from serving.copies import Copies, Unfit, line
-from serving.preparation import prepared
+from serving.preparation import Prepared, prepared
+from serving.shortcut import shortcut
 from tasks import artifact, example
 from tasks.columns import text_of
 from tasks.ledger import Ledger
@@ -61,6 +62,7 @@ class Loaded:
         positive: Place of the positive class, or None.
         prepare: See :func:`serving.preparation.prepared`; None: the model does it itself.
         largest: Its answer is the class with the largest probability.
+        shortcut: See :func:`serving.shortcut.shortcut`; None: the model is asked.
     """
 
     version: str
@@ -69,8 +71,14 @@ class Loaded:
     contract: Contract
     classes: tuple[str, ...] = ()
     positive: int | None = None
-    prepare: Callable[[Sequence[Mapping[str, Any]]], Any] | None = None
+    prepare: Prepared | None = None
     largest: bool = False
+    shortcut: Callable[[Any], Any] | None = None
+
+    @property
+    def quick(self) -> bool:
+        """Whether a few rows cost so little that handing them to a thread would cost more."""
+        return self.prepare is not None and self.shortcut is not None and (self.largest or not self.classes)
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer | None]:
         """What the version says to rows that keep to its contract; None where its answer is none (NaN).
@@ -82,7 +90,8 @@ class Loaded:
         chances = self._chances(last, features, len(rows))
         predicted = self._largest(last, chances) if chances and self.largest else None
         if predicted is None:
-            predicted = np.asarray(last.predict(features)).reshape(len(rows)).tolist()
+            ask = last.predict if self.shortcut is None or self.classes else self.shortcut
+            predicted = np.asarray(ask(features)).reshape(len(rows)).tolist()
         if chances is None:
             return [None if _is_nothing(value) else Answer(value) for value in predicted]
         return [
@@ -116,7 +125,7 @@ class Loaded:
     def _chances(self, last: Any, features: Any, rows: int) -> list[list[float]] | None:
         if not self.classes or not hasattr(last, "predict_proba"):
             return None
-        chances = np.asarray(last.predict_proba(features), dtype=np.float64)
+        chances = np.asarray((self.shortcut or last.predict_proba)(features), dtype=np.float64)
         if chances.shape != (rows, len(self.classes)):
             raise ValueError(
                 f"predict_proba gave shape {chances.shape} for {rows} rows and {len(self.classes)} classes"
@@ -241,7 +250,8 @@ def _described(folder: Path, package: Package, model: Any) -> Loaded:
     last = type(model[-1] if hasattr(model, "steps") else model)
     largest = last.__module__.startswith("sklearn.") and last.__name__ in _LARGEST
     positive = _positive(package, classes)
-    return Loaded(package.version, package.digest, model, contract, classes, positive, quick, largest)
+    straight = shortcut(model[-1], quick.width) if quick is not None else None
+    return Loaded(package.version, package.digest, model, contract, classes, positive, quick, largest, straight)
 
 
 def _positive(package: Package, classes: tuple[str, ...]) -> int | None:

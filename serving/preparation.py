@@ -23,25 +23,32 @@ _TRIED = 64
 """Rows on which it is held against the pipeline."""
 
 
-def prepared(model: Any, contract: Contract) -> Callable[[Rows], Floats] | None:
+def prepared(model: Any, contract: Contract) -> Prepared | None:
     """A function of checked rows that gives what the pipeline's first step gives, shape (rows, outputs).
 
     None where the model is no pipeline of Backstop's making, or where the two differ on any row that was tried: with
     every known category, with unknown ones, with nulls and with random numbers.
     """
     try:
-        made = _Prepared(model.named_steps["prepare"], contract)
+        made = Prepared(model.named_steps["prepare"], contract)
         tried = made.trial_rows()
         expected = np.asarray(model[:-1].transform(contract.frame(tried)), dtype=np.float64)
     except Exception:  # noqa: BLE001  any model may come here, and the pipeline itself is always there
         return None
     if len(model.steps) != 2 or not np.array_equal(made(tried), expected, equal_nan=True):
         return None
+    made.width = expected.shape[1]
     return made
 
 
-class _Prepared:
-    """The fitted numbers of a ``ColumnTransformer`` of numbers first and words after them."""
+class Prepared:
+    """The fitted numbers of a ``ColumnTransformer`` of numbers first and words after them.
+
+    Attributes:
+        width: Numbers that it gives for a row.
+    """
+
+    width: int
 
     def __init__(self, transformer: Any, contract: Contract) -> None:
         parts = {name: (part, list(columns)) for name, part, columns in transformer.transformers_}
@@ -54,6 +61,7 @@ class _Prepared:
         self._base, self._added = _levels(parts["words"][0], self._words) if self._words else (np.empty(0), [])
 
     def __call__(self, rows: Rows) -> Floats:
+        """What the pipeline's first step gives for n checked rows, shape (n, ``width``)."""
         parts = []
         if self._numbers:
             numbers = np.array([[row[name] for name in self._numbers] for row in rows], dtype=np.float64)

@@ -27,7 +27,7 @@ def policy(scene: Scene, **changes: Any) -> str:
 
 
 def live(scene: Scene, minutes: int, *, failing: int = 0, version: str = "2") -> None:
-    """What a gateway puts down from day BEGUN on: two requests a minute, answered by both; of the first ones some fail."""
+    """What a gateway puts down from day BEGUN on: two requests a minute, answered by both; the first few fail."""
     with RequestLog.open(scene.stores.requests) as log:
         known = log.window("churn", start=day(CHANGED), end=day(BEGUN), limit=2 * minutes)
         for number in range(2 * minutes):
