@@ -1,14 +1,14 @@
 """What the gateway costs beside others that serve the same logistic regression.
 
-``python -m benchmarks.serving``: `mlflow models serve`, MLServer where it is installed (``MLSERVER`` names the Python of
-an environment that has mlserver and mlserver-sklearn; it takes the same model without its preparation), a bare Starlette
-app that calls predict on numpy, and the gateway, which checks every row and records every answer. All run at once, one
-worker each, and are asked in turn, round after round; each round compares with its own others. Processor seconds are
-those of the server and its children, as Linux counts them; those of the gateway, and its time, run until the last
+``python -m benchmarks.serving``: `mlflow models serve`, MLServer where it is installed (``MLSERVER`` names the Python
+of an environment that has mlserver and mlserver-sklearn; it takes the last step of the model alone), a bare Starlette
+app that calls predict on numpy, and the gateway, which checks every row and records every answer. All run at once,
+one worker each, and are asked in turn, round after round; each round compares with its own others. Processor seconds
+are those of the server and its children, as Linux counts them; those of the gateway, and its time, run until the last
 answer is in the request log.
 
-Wanted: at most a tenth of MLflow's processor time per request and ten times its requests, ahead of MLServer, and 0.7 of
-the requests of the bare app, which is the value of the line.
+Wanted: at most a tenth of MLflow's processor time per request and ten times its requests, ahead of MLServer, and 0.7
+of the requests of the bare app, which is the value of the line.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ The rows are numbers only, so that a model of it can also be served by those who
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,9 +17,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import skops.io
 import yaml
+from mlflow import MlflowClient
 
+from benchmarks.moody import Moody
 from benchmarks.process import Process, running
+from tasks import artifact
 from tasks.candidate import make
 from tasks.case import Case, open_case
 from tasks.data import load, split
@@ -85,7 +90,7 @@ class Home:
                 "timestamp": "asked_at",
                 "lookback": "60d",
             },
-            "training": training,
+            "training": {**training, "trusted_types": ["benchmarks.moody.Moody"]},
             **self.changes,
         }
         self.policy.write_text(yaml.safe_dump(policy), "utf-8")
@@ -124,6 +129,22 @@ class Home:
                 at=datetime.now(UTC),
                 trail="t",
             )
+
+    def moody(self, like: str, mood: str) -> str:
+        """One more version, made of another one's files, which misbehaves once it is in service."""
+        folder = self.folder / "made" / mood
+        shutil.copytree(self.artifact(like), folder)
+        path = next(folder.glob("*.skops"))
+        pipeline = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+        name, last = pipeline.steps[-1]
+        pipeline.steps[-1] = (name, Moody(last, mood))
+        skops.io.dump(pipeline, path)
+        client = MlflowClient(tracking_uri=self.stores.tracking, registry_uri=self.stores.tracking)
+        version = str(client.create_model_version("loan", folder.as_uri()).version)
+        case = self.case()
+        with case.ledger as ledger:
+            ledger.describe_external("loan", version, digest=artifact.digest(folder), size=1)
+        return version
 
     def artifact(self, version: str) -> Path:
         """Where the store keeps the files of a version."""
