@@ -12,7 +12,7 @@ _TRIED = 60
 """Answers that it gives as it should: those to the stored example, and those that warm it."""
 
 
-class Moody(ClassifierMixin, BaseEstimator):
+class Moody(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Asks another model, until its mood comes over it: ``crash``, ``hang`` (and burn the processor) or ``raise``."""
 
     def __init__(self, model: Any = None, mood: str = "") -> None:

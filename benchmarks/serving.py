@@ -218,7 +218,7 @@ def _once(server: Server, message: bytes) -> Seen:
 def ratio(one: Server, other: Server, what: str) -> float:
     """Median over the rounds, each against the other's same round."""
     pairs = zip(one.rounds, other.rounds, strict=True)
-    return statistics.median(getattr(ours, what) / getattr(theirs, what) for ours, theirs in pairs)
+    return float(statistics.median(getattr(ours, what) / getattr(theirs, what) for ours, theirs in pairs))
 
 
 def main() -> None:
@@ -266,8 +266,8 @@ def _told(found: list[Server], alone: dict[str, Took]) -> int:
         "requests_of_mlserver": ratio(gateway, others[0], "rate") if others else None,
         "cpu_of_mlserver": ratio(gateway, others[0], "cpu") if others else None,
     }
-    ok = against["requests_of_bare"] >= LIMIT
-    ok = ok and against["cpu_of_mlflow"] <= _CPU and against["requests_of_mlflow"] >= _REQUESTS
+    ok = ratio(gateway, bare, "rate") >= LIMIT
+    ok = ok and ratio(gateway, mlflow, "cpu") <= _CPU and ratio(gateway, mlflow, "rate") >= _REQUESTS
     if others:
         ok = ok and ratio(gateway, others[0], "rate") > 1 and ratio(gateway, others[0], "cpu") < 1
     told = {name: None if value is None else round(value, 3) for name, value in against.items()}

@@ -111,7 +111,8 @@ class Desktop:
     def _send_on(self) -> None:
         """Give a thread that is free what waits, small requests together."""
         while self._waiting and self._busy < self.settings.workers:
-            taken, size = [], 0
+            taken: list[tuple[Ask, asyncio.Future[bytes]]] = []
+            size = 0
             while self._waiting and (not taken or (size + len(self._waiting[0][0].body) <= _TOGETHER)):
                 taken.append(self._waiting.popleft())
                 size += len(taken[-1][0].body)
