@@ -25,6 +25,8 @@ _WARM = 20
 """Answers to single rows before a version gets traffic; the first call of a model takes ten times as long."""
 _TIE = 1e-6
 """Difference of two probabilities below which rounding may decide."""
+_FEW = 16
+"""Rows up to which a loop costs less than numpy."""
 _LARGEST = frozenset(
     {
         *("LogisticRegression", "RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier"),
@@ -62,7 +64,7 @@ class Loaded:
         positive: Place of the positive class, or None.
         prepare: See :func:`serving.preparation.prepared`; None: the model does it itself.
         largest: Its answer is the class with the largest probability.
-        shortcut: See :func:`serving.shortcut.shortcut`; None: the model is asked.
+        shortcut: See :func:`serving.shortcut.shortcut`; used for a few rows. None: the model is asked.
     """
 
     version: str
@@ -73,12 +75,12 @@ class Loaded:
     positive: int | None = None
     prepare: Prepared | None = None
     largest: bool = False
-    shortcut: Callable[[Any], Any] | None = None
+    shortcut: Callable[[Mapping[str, Any]], list[float]] | None = None
 
     @property
     def quick(self) -> bool:
         """Whether a few rows cost so little that handing them to a thread would cost more."""
-        return self.prepare is not None and self.shortcut is not None and (self.largest or not self.classes)
+        return self.shortcut is not None and (self.largest or not self.classes)
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer | None]:
         """What the version says to rows that keep to its contract; None where its answer is none (NaN).
@@ -86,18 +88,31 @@ class Loaded:
         Raises:
             Exception: Whatever the model raises.
         """
+        if len(rows) <= _FEW and self.shortcut is not None and (short := self._shortly(rows)) is not None:
+            return short
         last, features = self._features(rows)
         chances = self._chances(last, features, len(rows))
         predicted = self._largest(last, chances) if chances and self.largest else None
         if predicted is None:
-            ask = last.predict if self.shortcut is None or self.classes else self.shortcut
-            predicted = np.asarray(ask(features)).reshape(len(rows)).tolist()
+            predicted = np.asarray(last.predict(features)).reshape(len(rows)).tolist()
         if chances is None:
             return [None if _is_nothing(value) else Answer(value) for value in predicted]
         return [
             None if _is_nothing(value) or not all(map(math.isfinite, row)) else self._answer(value, row)
             for value, row in zip(predicted, chances, strict=True)
         ]
+
+    def _shortly(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer | None] | None:
+        """The answers without the model; None where it has to be asked after all."""
+        if self.shortcut is None:
+            return None
+        said = [self.shortcut(row) for row in rows]
+        if not all(math.isfinite(value) for row in said for value in row):
+            return None
+        if not self.classes:
+            return [Answer(value) for (value,) in said]
+        predicted = self._largest(self.model[-1], said) if self.largest else None
+        return None if predicted is None else [self._answer(*one) for one in zip(predicted, said, strict=True)]
 
     def _features(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
         """The last step of the model, and what it is given. A pipeline prepares the rows once, not for each answer."""
@@ -125,7 +140,7 @@ class Loaded:
     def _chances(self, last: Any, features: Any, rows: int) -> list[list[float]] | None:
         if not self.classes or not hasattr(last, "predict_proba"):
             return None
-        chances = np.asarray((self.shortcut or last.predict_proba)(features), dtype=np.float64)
+        chances = np.asarray(last.predict_proba(features), dtype=np.float64)
         if chances.shape != (rows, len(self.classes)):
             raise ValueError(
                 f"predict_proba gave shape {chances.shape} for {rows} rows and {len(self.classes)} classes"
@@ -250,7 +265,7 @@ def _described(folder: Path, package: Package, model: Any) -> Loaded:
     last = type(model[-1] if hasattr(model, "steps") else model)
     largest = last.__module__.startswith("sklearn.") and last.__name__ in _LARGEST
     positive = _positive(package, classes)
-    straight = shortcut(model[-1], quick.width) if quick is not None else None
+    straight = shortcut(model, quick, contract)
     return Loaded(package.version, package.digest, model, contract, classes, positive, quick, largest, straight)
 
 

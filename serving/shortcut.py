@@ -1,84 +1,62 @@
-"""Shortcut: the last step of a linear model as one product of matrices.
+"""Shortcut: a linear model of few rows without numpy, whose every call costs more than the ten products of a row.
 
-scikit-learn looks a row over four times before it multiplies, which takes ten times as long as the product. The numbers
-that come out are the same, or this is not used: it is held against the model when a version is loaded.
+The numbers that come out are the model's, or this is not used: it is held against the whole pipeline when a version is
+loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from serving.contract import Contract
+from serving.preparation import Prepared
 
-_TRIED = 256
-"""Rows on which it is held against the model."""
-_EQUAL = 1e-12
-"""Relative and absolute: what another order of adding may make of it."""
+Row = Mapping[str, Any]
+
+_RELATIVE, _ABSOLUTE = 1e-9, 1e-12
+"""What another order of adding may make of a number; a stored example may differ by a thousand times as much."""
+_LINEAR = {"LogisticRegression": "predict_proba", "LinearRegression": "predict", "Ridge": "predict"}
 
 
-def shortcut(last: Any, columns: int) -> Callable[[Floats], Floats] | None:
-    """A function of shape (rows, columns) that gives what ``predict_proba`` gives, or ``predict`` in regression.
+def shortcut(model: Any, prepare: Prepared | None, contract: Contract) -> Callable[[Row], list[float]] | None:
+    """A function of one checked row: the probabilities of the two classes, or the one number of a regression.
 
-    None where the step is no linear model of scikit-learn's, or where the two differ on any row that was tried: small
-    numbers, large ones, and those at which both classes are as likely.
+    None where the model is no pipeline of Backstop's making that ends in a linear model of scikit-learn's with one
+    output, or where the two differ on any row that was tried: those of :meth:`serving.preparation.Prepared.trial_rows`,
+    and rows in the middle of what was trained on.
 
     Args:
-        last: Fitted.
-        columns: That it takes.
+        model: A fitted pipeline.
+        prepare: Its first step, where that can be done without a table.
+        contract: What it takes.
     """
-    makers = {"LogisticRegression": _logistic, "LinearRegression": _linear, "Ridge": _linear}
-    kind = type(last)
-    if kind.__name__ not in makers or not kind.__module__.startswith("sklearn.linear_model."):
+    if prepare is None:
+        return None
+    last = model[-1]
+    method = _LINEAR.get(type(last).__name__)
+    if method is None or not type(last).__module__.startswith("sklearn.linear_model."):
         return None
     try:
-        made = makers[kind.__name__](last)
-        tried = _rows(columns)
-        expected = last.predict_proba(tried) if hasattr(last, "predict_proba") else last.predict(tried)
-        found = made(tried)
-        same = found.shape == expected.shape and np.allclose(found, expected, rtol=_EQUAL, atol=_EQUAL)
-        alone = all(np.allclose(made(tried[[row]])[0], expected[row], rtol=_EQUAL, atol=_EQUAL) for row in range(16))
+        weights = np.atleast_2d(np.asarray(last.coef_, dtype=np.float64))
+        if len(weights) != 1:
+            return None
+        decide = prepare.weighed(weights[0], float(np.ravel(last.intercept_)[0]))
+        made = (lambda row: _two(decide(row))) if method == "predict_proba" else (lambda row: [decide(row)])
+        tried = prepare.trial_rows()
+        expected = np.asarray(getattr(model, method)(contract.frame(tried))).reshape(len(tried), -1)
+        found = np.array([made(row) for row in tried])
     except Exception:  # noqa: BLE001  any model may come here, and the model itself is always there
         return None
-    return made if same and alone else None
+    same = found.shape == expected.shape and np.allclose(found, expected, rtol=_RELATIVE, atol=_ABSOLUTE)
+    return made if same else None
 
 
-def _rows(columns: int) -> Floats:
-    draw = np.random.default_rng(0)
-    rows = draw.normal(size=(_TRIED, columns)) * 10.0 ** draw.integers(-3, 4, size=(_TRIED, 1))
-    rows[0] = 0
-    return np.asarray(rows, dtype=np.float64)
-
-
-def _logistic(last: Any) -> Callable[[Floats], Floats]:
-    weights, offset = (
-        np.ascontiguousarray(last.coef_.T, dtype=np.float64),
-        np.asarray(last.intercept_, dtype=np.float64),
-    )
-    if weights.shape[1] == 1:
-        return lambda rows: _two(rows @ weights + offset)
-    return lambda rows: _several(rows @ weights + offset)
-
-
-def _two(decision: Floats) -> Floats:
+def _two(decision: float) -> list[float]:
     """The probabilities of two classes; no exponent overflows."""
-    small = np.exp(-np.abs(decision))
+    small = math.exp(-abs(decision))
     near, far = 1 / (1 + small), small / (1 + small)
-    positive = decision >= 0
-    return np.hstack([np.where(positive, far, near), np.where(positive, near, far)])
-
-
-def _several(decision: Floats) -> Floats:
-    powers = np.exp(decision - decision.max(axis=1, keepdims=True))
-    result: Floats = powers / powers.sum(axis=1, keepdims=True)
-    return result
-
-
-def _linear(last: Any) -> Callable[[Floats], Floats]:
-    weights, offset = np.asarray(last.coef_, dtype=np.float64), float(last.intercept_)
-    if weights.ndim != 1:
-        raise ValueError("several targets")
-    return lambda rows: rows @ weights + offset
+    return [far, near] if decision >= 0 else [near, far]

@@ -45,6 +45,9 @@ def main() -> int:
         return 0
     except MemoryError:
         return OUT_OF_MEMORY
+    # Linux: from now on it runs when nobody else wants to. On a busy machine it would never have loaded that way.
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     write(outwards, {"ready": loaded.version})
     while (rows := read(inwards)) is not None:
         try:
@@ -114,8 +117,6 @@ def _humble(memory: int) -> None:
     """
     with contextlib.suppress(OSError):
         os.nice(19)
-    with contextlib.suppress(OSError, AttributeError):  # Linux: runs when nobody else wants to
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Role = Literal["production", "canary", "shadow"]
 
 _requests, _labels = schema.requests, schema.labels
+_write = json.JSONEncoder(allow_nan=False).encode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -372,10 +373,18 @@ def _request_values(row: Served) -> dict[str, Any]:
         "at": as_utc(row.at),
         "seconds": float(row.seconds),
         "failed": bool(row.failed),
-        "features": json.dumps(to_plain(row.features)),
+        "features": _text(row.features),
         "prediction": None if row.prediction is None else as_text(row.prediction),
         "score": score,
     }
+
+
+def _text(features: Mapping[str, Any]) -> str:
+    """As JSON. What came as JSON is written as it is; only what holds something else is looked through."""
+    try:
+        return _write(features)
+    except (TypeError, ValueError):
+        return json.dumps(to_plain(features))
 
 
 def _label_values(row: Label) -> dict[str, Any]:

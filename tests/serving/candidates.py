@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from typing import Any
 
 import numpy as np
-import skops.io
-from mlflow import MlflowClient
-from shops import Shop
 from sklearn.linear_model import LogisticRegression
-
-from tasks import artifact
 
 FAR = 1e12
 """A value that no customer has; scaled it is still far off."""
@@ -42,20 +36,3 @@ def _act(mood: str) -> None:
         held = [bytearray(64 << 20) for _ in range(1000)]
         raise RuntimeError(f"{len(held)} pieces of 64 MiB could be had")
     raise RuntimeError("it does not like that row")
-
-
-def moody(shop: Shop, mood: str) -> str:
-    """Register version 1 with a mood; it passed the gate, as far as the ledger knows."""
-    folder = shop.home / "made" / mood
-    shutil.copytree(shop.artifact("1"), folder)
-    path = next(folder.glob("*.skops"))
-    model = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
-    made = Moody()
-    made.__dict__.update(model.steps[-1][1].__dict__, mood=mood)
-    model.steps[-1] = (model.steps[-1][0], made)
-    skops.io.dump(model, path)
-    client = MlflowClient(tracking_uri=shop.stores.tracking, registry_uri=shop.stores.tracking)
-    version = str(client.create_model_version("churn", folder.as_uri()).version)
-    with shop.case().ledger as ledger:
-        ledger.describe_external("churn", version, digest=artifact.digest(folder), size=1)
-    return version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import skops.io
 import yaml
-from candidates import FAR, moody
+from candidates import FAR, Moody
+from mlflow import MlflowClient
 from servers import until
 from shops import GOOD, POLICY, Server, Shop, serving
 
@@ -25,6 +28,7 @@ from serving.settings import Settings
 from serving.shadow import Shadow
 from serving.understudy import answered
 from serving.wire import Broken, Line, Silent
+from tasks import artifact
 from tasks.policy_file import load as load_policy
 from tasks.requests import Served
 
@@ -36,6 +40,23 @@ def lively(shop: Shop) -> Shop:
     training = {**POLICY["training"], "trusted_types": ["candidates.Moody"]}
     shop.policy.write_text(yaml.safe_dump({**POLICY, "training": training, "shadow": {"live": "60m"}}), "utf-8")
     return shop
+
+
+def moody(shop: Shop, mood: str) -> str:
+    """Register version 1 with a mood; it passed the gate, as far as the ledger knows."""
+    folder = shop.home / "made" / mood
+    shutil.copytree(shop.artifact("1"), folder)
+    path = next(folder.glob("*.skops"))
+    model = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+    made = Moody()
+    made.__dict__.update(model.steps[-1][1].__dict__, mood=mood)
+    model.steps[-1] = (model.steps[-1][0], made)
+    skops.io.dump(model, path)
+    client = MlflowClient(tracking_uri=shop.stores.tracking, registry_uri=shop.stores.tracking)
+    version = str(client.create_model_version("churn", folder.as_uri()).version)
+    with shop.case().ledger as ledger:
+        ledger.describe_external("churn", version, digest=artifact.digest(folder), size=1)
+    return version
 
 
 # In a gateway.

@@ -8,56 +8,96 @@ from typing import Any
 
 import numpy as np
 import pytest
-from candidates import Moody
 from shops import GOOD, Server, Shop
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier
-from sklearn.tree import DecisionTreeClassifier
 
 from serving.contract import Column, Contract
 from serving.draft import Ask
 from serving.gateway import Gateway, ModelFailed
 from serving.inputs import BadInput
 from serving.lineup import Lineup
-from serving.loaded import Loaded
+from serving.loaded import Loaded, Loader
+from serving.preparation import prepared
 from serving.routing import Arm
 from serving.settings import Settings
 from serving.shortcut import shortcut
+from tasks.estimators import build
+from tasks.policy import Training
 from tasks.policy_file import load as load_policy
 
 DRAW = np.random.default_rng(5)
-ROWS = DRAW.normal(size=(400, 6))
-SUM = ROWS @ np.arange(6)
+COLUMNS = ("a", "b", "c")
+WORDS = ("red", "green", "blue")
+CONTRACT = Contract((*(Column(name, "number", nullable=True) for name in COLUMNS), Column("colour", "text", "object")))
 
 
+def table(rows: int, *, nulls: float = 0.1) -> list[dict[str, Any]]:
+    return [
+        {
+            **{name: None if DRAW.random() < nulls else float(DRAW.normal(10, 3)) for name in COLUMNS},
+            "colour": WORDS[int(DRAW.integers(0, 3))],
+        }
+        for _ in range(rows)
+    ]
+
+
+def fitted(estimator: str, target: Any, *, nulls: float = 0.1, **params: Any) -> Any:
+    frame = CONTRACT.frame(table(len(target), nulls=nulls))
+    return build(Training(estimator=estimator, params=params), frame).fit(frame, target)
+
+
+SIDES = np.where(DRAW.random(300) > 0.5, "yes", "no")
+LOGISTIC = "sklearn.linear_model:LogisticRegression"
+
+
+@pytest.mark.parametrize("nulls", [0.0, 0.1])
 @pytest.mark.parametrize(
-    ("model", "target"),
+    ("estimator", "target", "params"),
     [
-        (LogisticRegression(), np.where(SUM > 0, "yes", "no")),
-        (LogisticRegression(C=100, fit_intercept=False), np.where(SUM > 0, 1, 0)),
-        (LogisticRegression(), np.digitize(SUM, [-3, 3])),
-        (LinearRegression(), SUM),
-        (Ridge(), SUM),
+        (LOGISTIC, SIDES, {"C": 100.0}),
+        (LOGISTIC, np.where(SIDES == "yes", 1, 0), {"fit_intercept": False}),
+        ("sklearn.linear_model:LinearRegression", DRAW.normal(size=300), {}),
+        ("sklearn.linear_model:Ridge", DRAW.normal(size=300), {}),
     ],
 )
-def test_the_shortcut_says_what_the_model_says(model: Any, target: Any) -> None:
-    model.fit(ROWS, target)
-    made = shortcut(model, 6)
+def test_the_shortcut_says_what_the_model_says(
+    estimator: str, target: Any, params: dict[str, Any], nulls: float
+) -> None:
+    model = fitted(estimator, target, nulls=nulls, **params)
+    made = shortcut(model, prepared(model, CONTRACT), CONTRACT)
     assert made is not None
-    fresh = DRAW.normal(size=(1000, 6)) * 10.0 ** DRAW.integers(-4, 5, size=(1000, 1))
-    expected = model.predict_proba(fresh) if hasattr(model, "predict_proba") else model.predict(fresh)
-    assert np.allclose(made(fresh), expected, rtol=1e-12, atol=1e-12)
+    fresh = table(300)
+    frame = CONTRACT.frame(fresh)
+    expected = model.predict_proba(frame) if hasattr(model, "predict_proba") else model.predict(frame)
+    found = np.array([made(row) for row in fresh])
+    assert np.allclose(found, np.asarray(expected).reshape(300, -1), rtol=1e-9, atol=1e-12)
 
 
 def test_there_is_no_shortcut_where_the_two_could_differ() -> None:
-    labels = np.where(SUM > 0, "yes", "no")
-    assert shortcut(DecisionTreeClassifier().fit(ROWS, labels), 6) is None
-    assert shortcut(SGDClassifier(loss="log_loss").fit(ROWS, labels), 6) is None
-    assert shortcut(Moody().fit(ROWS, labels), 6) is None, "another class may do anything"
-    changed = LogisticRegression().fit(ROWS, labels)
-    changed.predict_proba = lambda rows: np.full((len(rows), 2), 0.5)
-    assert shortcut(changed, 6) is None
-    assert shortcut(LinearRegression().fit(ROWS, np.column_stack([SUM, SUM])), 6) is None
-    assert shortcut(object(), 6) is None
+    def made(model: Any) -> Any:
+        return shortcut(model, prepared(model, CONTRACT), CONTRACT)
+
+    assert made(fitted("sklearn.tree:DecisionTreeClassifier", SIDES)) is None
+    assert made(fitted("sklearn.linear_model:SGDClassifier", SIDES, loss="log_loss")) is None
+    assert made(fitted("candidates:Moody", SIDES)) is None, "a class of somebody's own may do anything"
+    assert made(fitted(LOGISTIC, np.array(["a", "b", "c"] * 100))) is None, "three classes"
+    changed = fitted(LOGISTIC, SIDES)
+    assert made(changed) is not None
+    changed[-1].predict_proba = lambda rows: np.full((len(rows), 2), 0.5)
+    assert made(changed) is None
+    assert shortcut(object(), None, CONTRACT) is None
+
+
+def test_a_prediction_by_the_shortcut_is_the_models(shop: Shop) -> None:
+    """Up to sixteen rows go the short way, more through the pipeline."""
+    with shop.case().ledger as ledger:
+        loaded = Loader(load_policy(shop.policy), shop.stores).load(ledger, "1")
+    assert loaded.quick
+    rows = [{**GOOD, "tenure_months": months, "support_calls": months % 9} for months in range(60)]
+    long = loaded.answers(rows)
+    short = [loaded.answers([row])[0] for row in rows]
+    assert [one.prediction for one in long if one] == [one.prediction for one in short if one]
+    assert [one.score for one in short if one] == pytest.approx([one.score for one in long if one], rel=1e-9)
+    assert len({one.prediction for one in short if one}) == 2
 
 
 ELSEWISE = {"Content-Type": "application/json; charset=utf-8"}
