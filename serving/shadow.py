@@ -97,7 +97,9 @@ class Shadow:
 
     def follow(self, version: str | None) -> None:
         """Which version answers from now on; None: none does."""
-        self._wanted = version
+        if version != self._wanted:
+            self._waiting.clear()  # here and not by the thread, which would clear what came for the new one meanwhile
+            self._wanted = version
 
     def put(self, rows: Sequence[Served]) -> None:
         """Take what Production has answered, without waiting for anything; what has no room is counted."""
@@ -154,7 +156,6 @@ class Shadow:
 
     def _begin_with(self, version: str | None) -> None:
         before, self._version = self._version, version
-        self._waiting.clear()
         self._suspects.clear()
         self._pause, self._due, self._reason, self._state = _FIRST, 0.0, "", "off" if version is None else "loading"
         if before is not None:
