@@ -133,7 +133,9 @@ def _shared(report: Report, case: Case) -> dict[str, Any]:
 def _happened(report: Report, case: Case) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name without prefix, what only this event has), in order."""
     # What others show again beside a question was told by the run that judged it.
-    for verdict in report.verdicts if report.flow in {"retrain", "learn"} else ():
+    for verdict in (
+        report.verdicts if report.flow in {"retrain", "learn"} or report.decision == "shadow-rejected" else ()
+    ):
         yield from _judged(report, verdict)
     yield from _moved(report, case)
     if report.decision == "awaiting":

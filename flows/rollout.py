@@ -25,10 +25,13 @@ from tasks.case import Case, LedgerError, open_case
 from tasks.ledger import StaleDecision
 from tasks.policy import Policy
 from tasks.policy_file import PolicyError, load_many
-from tasks.records import Report
+from tasks.records import Report, Standing
 from tasks.report import SERIOUS, brief, tick_name
 
-_ORDER = ("aborted", "ended", "promoted", "stepped", "holding", "idle")
+_ORDER = (
+    *("aborted", "ended", "shadow-rejected", "awaiting", "first-promoted", "promoted", "canary"),
+    *("stepped", "holding", "idle"),
+)
 """What a tick can come to; its run is named after the first of these."""
 
 
@@ -106,7 +109,7 @@ def _unseen(policies: tuple[Policy, ...], error: Exception, *, dry_run: bool) ->
 async def _tick(case: Case) -> Report:
     standing = case.standing()
     see_clock(case, standing)
-    if standing.pending is not None and _concerned(case):
+    if standing.pending is not None and _concerned(case, standing):
         standing = await reconciled(case)  # only now is MLflow imported
     try:
         # No task of Prefect's: a row in its database per model and minute would say nothing that the report does not.
@@ -115,7 +118,9 @@ async def _tick(case: Case) -> Report:
         line = f"somebody else got in first, the next tick looks again: {moved}"
         return concluded(case, "rollout", "holding", line)
     newest = case.ledger.rollout(case.model)
-    case = case.on_trail(newest.trail if newest is not None and seen.version is not None else None)
+    if seen.version is not None:  # what it was before this tick: a candidate without a share has no row of its own yet
+        theirs = newest is not None and newest.version == seen.version
+        case = case.on_trail(newest.trail if newest is not None and theirs else standing.staged_trail)
     report = concluded(
         *(case, "rollout", seen.decision, seen.reason),
         verdicts=seen.verdicts,
@@ -129,9 +134,10 @@ async def _tick(case: Case) -> Report:
     return report
 
 
-def _concerned(case: Case) -> bool:
+def _concerned(case: Case, standing: Standing) -> bool:
     """Whether there is a rollout that what was begun may belong to; of all others the watch takes care."""
-    return case.ledger.rollout(case.model) is not None
+    unseen = standing.staged is not None and case.policy.shadow is not None and case.policy.shadow.live is not None
+    return unseen or case.ledger.rollout(case.model) is not None
 
 
 def _failed(case: Case, error: Exception) -> Report:

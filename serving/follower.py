@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from serving.copies import Unfit
 from serving.lineup import Desk, Lineup
-from serving.loaded import Loaded, Loader, Unfit
+from serving.loaded import Loaded, Loader
 from serving.metrics import Meter, Metrics
 from serving.routing import Arm, Role
 from serving.settings import Settings
+from serving.shadow import Shadow
 from tasks.database import SchemaTooNew
 from tasks.ledger import Ledger
 from tasks.policy import Policy
@@ -84,8 +86,10 @@ class Follower:
         settings: Settings,
         metrics: Metrics,
         *,
+        shadow: Shadow | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.shadow = shadow
         self.desk = Desk(policy.model)
         self.meters: dict[tuple[str, str], Meter] = {}
         self.problem = policy.problem
@@ -105,12 +109,16 @@ class Follower:
         """Begin to follow."""
         self._metrics.ledger_up.labels(self._model).set(0)
         self._metrics.switches.labels(self._model)
+        if self.shadow is not None:
+            self.shadow.start()
         self._thread.start()
 
     def stop(self) -> None:
         """Follow no longer; what serves goes on serving."""
         self._stopping.set()
         self._thread.join(5)
+        if self.shadow is not None:
+            self.shadow.stop()
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -122,6 +130,8 @@ class Follower:
         attempt = self._attempt
         if attempt is not None:
             found["loading"] = f"version {attempt.version} is being fetched, verified, loaded and warmed"
+        if self.shadow is not None and self.shadow.reason:
+            found["shadow"] = self.shadow.reason
         return found
 
     def look(self) -> None:
@@ -129,6 +139,7 @@ class Follower:
         try:
             ledger = self._opened()
             seq, arms = ledger.serving(self._model)
+            candidate = ledger.shadow(self._model) if self.shadow is not None else None
         except _AWAY as error:
             self._lost(error)
             return
@@ -137,6 +148,8 @@ class Follower:
             self._behind(seq)
             return
         self._seq = seq
+        if self.shadow is not None:
+            self.shadow.follow(candidate)
         # The ledger's first arm is Production; the other one, where there is one, is on trial.
         self._follow(seq, tuple(Arm(one.version, one.weight, role) for one, role in zip(arms, _ROLES, strict=False)))
 

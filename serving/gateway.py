@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from serving import feedback as labelling
+from serving.draft import Ask, Draft, Outcome, answer, written
 from serving.follower import Follower
-from serving.inputs import Asked, BadInput, Form, Question, read
-from serving.lineup import Lineup
-from serving.loaded import Answer, Loaded
+from serving.inputs import BadInput, read
+from serving.loaded import Loader
 from serving.logbook import Logbook
 from serving.metrics import Metrics
 from serving.routing import Arm
 from serving.settings import Settings
+from serving.shadow import Shadow
 from tasks.policy import Policy
 from tasks.requests import Served
 from tasks.stores import Stores
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 _log = logging.getLogger(__name__)
+
+_SMALL = 16 << 10
+"""Bytes of a body that the event loop may answer itself; a larger one would keep the others waiting."""
 
 
 class NothingServes(RuntimeError):
@@ -48,16 +53,6 @@ class ModelFailed(RuntimeError):
         )
 
 
-@dataclass(slots=True)
-class _Outcome:
-    """One row on its way through."""
-
-    question: Question
-    arm: Arm
-    answer: Answer | None = None
-    seconds: float = 0.0
-
-
 class Gateway:
     """Everything that answers, for one or several models."""
 
@@ -65,7 +60,18 @@ class Gateway:
         self.settings = settings
         self.metrics = Metrics()
         self.logbook = Logbook(stores, settings, self.metrics)
-        self.followers = {policy.model: Follower(policy, stores, settings, self.metrics) for policy in policies}
+        self.followers = {
+            policy.model: Follower(policy, stores, settings, self.metrics, shadow=self._shadow(policy, stores))
+            for policy in policies
+        }
+
+    def _shadow(self, policy: Policy, stores: Stores) -> Shadow | None:
+        """Where candidates answer unseen, if the policy asks for that."""
+        if policy.shadow is None or policy.shadow.live is None:
+            return None
+        loader = Loader(policy, stores, accept_unseen=self.settings.unseen == "accept")
+        keep = self.logbook.answers.put
+        return Shadow(loader, policy.model, stores.ledger, self.settings, self.metrics, keep)
 
     def start(self) -> None:
         """Begin to follow the ledger and to record."""
@@ -82,7 +88,7 @@ class Gateway:
     # Answering.
 
     def predict(self, body: bytes, begun: float, model: str | None = None) -> bytes:
-        """Answer a body. Takes as long as the model takes: not for the event loop.
+        """Answer a body. Takes as long as the model takes: not for the event loop, unless :meth:`quick` says so.
 
         Args:
             body: As it came.
@@ -94,20 +100,53 @@ class Gateway:
             NothingServes: When there is nobody to answer.
             ModelFailed: When the model did not.
         """
+        (said,) = self.predict_all([Ask(body, begun, model)])
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def predict_all(self, asks: Sequence[Ask]) -> list[bytes | Exception]:
+        """Answer several bodies at once: a model that is asked for ten rows takes hardly longer than for one.
+
+        Returns:
+            For each its answer, or what :meth:`predict` raises. What is wrong with one is nothing to the others.
+        """
+        drafts: list[Draft | Exception] = [_tried(self._draft, ask) for ask in asks]
+        answer([draft for draft in drafts if isinstance(draft, Draft)])
+        return [draft if isinstance(draft, Exception) else _tried(self._finished, draft) for draft in drafts]
+
+    def quick(self, body: int) -> bool:
+        """Whether a body of so many bytes is answered in less time than it takes to hand it to a thread."""
+        if body > _SMALL:
+            return False
+        lineups = (follower.desk.lineup for follower in self.followers.values())
+        return all(lineup is None or lineup.quick for lineup in lineups)
+
+    def _draft(self, ask: Ask) -> Draft:
+        """What is asked and who answers; all of it is looked at before any of it is answered."""
         at = datetime.now(UTC)
-        asked = read(body, max_rows=self.settings.max_rows)
-        follower = self.follower(model, asked.model)
+        asked = read(ask.body, max_rows=self.settings.max_rows)
+        follower = self.follower(ask.model, asked.model)
         lineup = follower.desk.lineup  # one look: a request that began on one line-up ends on it
         if lineup is None:
             reasons = "; ".join(follower.reasons.values()) or "the gateway has just started"
             raise NothingServes(f"no version of {follower.desk.model} can answer now: {reasons}")
-        outcomes = self._answered(asked, lineup, begun)
-        failed = [one for one in outcomes if one.answer is None]
+        outcomes = [Outcome(question, lineup.pick(question.key)) for question in asked.questions]
+        groups: dict[Arm, list[Outcome]] = {}
+        for outcome in outcomes:
+            groups.setdefault(outcome.arm, []).append(outcome)
+        for arm, group in groups.items():
+            lineup.loaded[arm.version].contract.check([one.question for one in group])
+        return Draft(ask, at, asked.form, follower, lineup, outcomes, groups)
+
+    def _finished(self, draft: Draft) -> bytes:
+        failed = [one for one in draft.outcomes if one.answer is None]
         # Rows that nobody was given an answer to are no evidence; those at fault are.
-        self._record(follower, failed or outcomes, at)
+        self._record(draft.follower, failed or draft.outcomes, draft.at)
+        model = draft.lineup.model
         if failed:
-            raise ModelFailed(lineup.model, (one.arm.version for one in failed), (one.question.place for one in failed))
-        return _written(asked.form, lineup.model, outcomes)
+            raise ModelFailed(model, (one.arm.version for one in failed), (one.question.place for one in failed))
+        return written(draft.form, model, draft.outcomes)
 
     def follower(self, addressed: str | None, named: str | None) -> Follower:
         """Of the model that a request is for.
@@ -148,25 +187,7 @@ class Gateway:
             classes.update(loaded.classes)
         return labelling.Truths(follower.desk.model, frozenset(classes), number=follower.problem == "regression")
 
-    def _answered(self, asked: Asked, lineup: Lineup, begun: float) -> list[_Outcome]:
-        """Every row with its answer, or without one; the arms answer one after the other."""
-        groups: dict[Arm, list[_Outcome]] = {}
-        outcomes = [_Outcome(question, lineup.pick(question.key)) for question in asked.questions]
-        for outcome in outcomes:
-            groups.setdefault(outcome.arm, []).append(outcome)
-        for arm, group in groups.items():  # all of it is looked at before any of it is answered
-            lineup.loaded[arm.version].contract.check([one.question for one in group])
-        before = time.perf_counter() - begun
-        for arm, group in groups.items():
-            start = time.perf_counter()
-            _score(lineup.loaded[arm.version], group)
-            # A row of a batch took its share: otherwise a thousand rows in a second would be a thousand slow requests.
-            share = (before * len(group) / len(outcomes) + time.perf_counter() - start) / len(group)
-            for one in group:
-                one.seconds = share
-        return outcomes
-
-    def _record(self, follower: Follower, outcomes: Sequence[_Outcome], at: datetime) -> None:
+    def _record(self, follower: Follower, outcomes: Sequence[Outcome], at: datetime) -> None:
         meters, model = follower.meters, follower.desk.model
         rows = []
         for one in outcomes:
@@ -187,6 +208,8 @@ class Gateway:
                 )
             )
         self.logbook.answers.put(rows)
+        if follower.shadow is not None:  # it has a thread of its own, which looks later
+            follower.shadow.put([row for row in rows if row.role == "production" and not row.failed])
 
     # Telling.
 
@@ -217,20 +240,11 @@ class Gateway:
         }
 
 
-def _score(loaded: Loaded, group: list[_Outcome]) -> None:
-    """Let a version answer its rows; where it fails on them together, on ever fewer: one bad row is one error."""
+def _tried(do: Callable[[T], R], what: T) -> R | Exception:
     try:
-        answers = loaded.answers([one.question.features for one in group])
-    except Exception:  # noqa: BLE001  whatever the model raises
-        if len(group) == 1:
-            _log.exception("version %s failed to answer %s", loaded.version, group[0].question.request_id)
-            return
-        half = len(group) // 2
-        _score(loaded, group[:half])
-        _score(loaded, group[half:])
-        return
-    for one, answer in zip(group, answers, strict=True):
-        one.answer = answer
+        return do(what)
+    except Exception as error:  # noqa: BLE001  told to whoever asked, and to nobody else
+        return error
 
 
 def _standing(follower: Follower) -> dict[str, Any]:
@@ -240,30 +254,6 @@ def _standing(follower: Follower) -> dict[str, Any]:
         "arms": {arm.version: arm.weight for arm in lineup.arms} if lineup else {},
         "ledger": follower.desk.wanted,
         "transition": lineup.seq if lineup else None,
+        "shadow": follower.shadow.told if follower.shadow is not None else None,
         "reasons": follower.reasons,
     }
-
-
-def _written(form: Form, model: str, outcomes: Sequence[_Outcome]) -> bytes:
-    """The answer, in the form in which was asked."""
-    if form == "mlflow":
-        return orjson.dumps(
-            {
-                "predictions": [one.answer.prediction for one in outcomes if one.answer],
-                "request_ids": [one.question.request_id for one in outcomes],
-                "model": model,
-                "versions": [one.arm.version for one in outcomes],
-            }
-        )
-    rows = [
-        {
-            "request_id": one.question.request_id,
-            "version": one.arm.version,
-            "prediction": one.answer.prediction,
-            "score": one.answer.score,
-            "probabilities": one.answer.probabilities,
-        }
-        for one in outcomes
-        if one.answer
-    ]
-    return orjson.dumps({"model": model, **rows[0]} if form == "single" else {"model": model, "answers": rows})

@@ -40,6 +40,11 @@ class Lineup:
         return cls(model, seq, ordered, {arm.version: loaded[arm.version] for arm in ordered})
 
     @property
+    def quick(self) -> bool:
+        """Whether everybody in it answers a few rows in less time than it takes to hand them to a thread."""
+        return all(loaded.quick for loaded in self.loaded.values())
+
+    @property
     def production(self) -> Loaded:
         """The Production version."""
         return self.loaded[next(arm.version for arm in self.arms if arm.role == "production")]

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from serving.contract import Contract, NoContract, contract_of
-from serving.preparation import prepared
+from serving.copies import Copies, Unfit, line
+from serving.preparation import Prepared, prepared
+from serving.shortcut import shortcut
 from tasks import artifact, example
 from tasks.columns import text_of
 from tasks.ledger import Ledger
@@ -28,6 +25,8 @@ _WARM = 20
 """Answers to single rows before a version gets traffic; the first call of a model takes ten times as long."""
 _TIE = 1e-6
 """Difference of two probabilities below which rounding may decide."""
+_FEW = 16
+"""Rows up to which a loop costs less than numpy."""
 _LARGEST = frozenset(
     {
         *("LogisticRegression", "RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier"),
@@ -35,20 +34,6 @@ _LARGEST = frozenset(
     }
 )
 """Classifiers whose predict is the class with the largest probability, ties apart; with a tuned threshold it is not."""
-_KEPT = 3
-"""Copies of versions that stay on disk: what serves, what served before, and what is on its way."""
-
-
-class Unfit(RuntimeError):
-    """A version that must not answer.
-
-    Attributes:
-        kind: ``missing``, ``unverified``, ``swapped``, ``untrusted``, ``contract``, ``silent`` or ``away``.
-    """
-
-    def __init__(self, kind: str, message: str) -> None:
-        self.kind = kind
-        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +64,7 @@ class Loaded:
         positive: Place of the positive class, or None.
         prepare: See :func:`serving.preparation.prepared`; None: the model does it itself.
         largest: Its answer is the class with the largest probability.
+        shortcut: See :func:`serving.shortcut.shortcut`; used for a few rows. None: the model is asked.
     """
 
     version: str
@@ -87,8 +73,14 @@ class Loaded:
     contract: Contract
     classes: tuple[str, ...] = ()
     positive: int | None = None
-    prepare: Callable[[Sequence[Mapping[str, Any]]], Any] | None = None
+    prepare: Prepared | None = None
     largest: bool = False
+    shortcut: Callable[[Mapping[str, Any]], list[float]] | None = None
+
+    @property
+    def quick(self) -> bool:
+        """Whether a few rows cost so little that handing them to a thread would cost more."""
+        return self.shortcut is not None and (self.largest or not self.classes)
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer | None]:
         """What the version says to rows that keep to its contract; None where its answer is none (NaN).
@@ -96,6 +88,8 @@ class Loaded:
         Raises:
             Exception: Whatever the model raises.
         """
+        if len(rows) <= _FEW and self.shortcut is not None and (short := self._shortly(rows)) is not None:
+            return short
         last, features = self._features(rows)
         chances = self._chances(last, features, len(rows))
         predicted = self._largest(last, chances) if chances and self.largest else None
@@ -107,6 +101,18 @@ class Loaded:
             None if _is_nothing(value) or not all(map(math.isfinite, row)) else self._answer(value, row)
             for value, row in zip(predicted, chances, strict=True)
         ]
+
+    def _shortly(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer | None] | None:
+        """The answers without the model; None where it has to be asked after all."""
+        if self.shortcut is None:
+            return None
+        said = [self.shortcut(row) for row in rows]
+        if not all(math.isfinite(value) for row in said for value in row):
+            return None
+        if not self.classes:
+            return [Answer(value) for (value,) in said]
+        predicted = self._largest(self.model[-1], said) if self.largest else None
+        return None if predicted is None else [self._answer(*one) for one in zip(predicted, said, strict=True)]
 
     def _features(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
         """The last step of the model, and what it is given. A pipeline prepares the rows once, not for each answer."""
@@ -150,148 +156,142 @@ def _is_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value)) or value == ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Package:
+    """Everything that it takes to load a version, in this process or another; all of it plain values.
+
+    Attributes:
+        model: Registered name.
+        version: Of it.
+        digest: Of the files.
+        folder: Of the verified copy.
+        profile: Of the ledger, or None.
+        problem: See the policy, as all that follow.
+        positive: The positive class.
+        trusted_types: Types beside scikit-learn's that the model may hold.
+        allow_pickle: Whether a pickle may be loaded.
+        accept_unseen: Take nulls and categories that the training did not have.
+    """
+
+    model: str
+    version: str
+    digest: str
+    folder: str
+    profile: Mapping[str, Any] | None
+    problem: str
+    positive: str | None
+    trusted_types: tuple[str, ...]
+    allow_pickle: bool
+    accept_unseen: bool
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
 class Loader:
     """Loads versions of one model. Everything takes place in the thread of whoever asks."""
 
     def __init__(self, policy: Policy, stores: Stores, *, accept_unseen: bool = False) -> None:
-        self._policy, self._stores, self._accept_unseen = policy, stores, accept_unseen
-        self._copies = stores.home / "serving" / policy.model
+        self._policy, self._accept_unseen = policy, accept_unseen
+        self._copies = Copies(policy.model, stores)
 
     def load(self, ledger: Ledger, version: str) -> Loaded:
         """Verify, load and warm a version.
-
-        The files are copied first, and what was verified is the copy that is loaded: nobody can swap one between the
-        two. A copy that is there and right is used without asking MLflow.
 
         Raises:
             Unfit: When it must not or cannot be served; says why and what to do.
             sqlalchemy.exc.SQLAlchemyError: When the ledger does not answer.
         """
-        expected = ledger.digest(self._policy.model, version)
-        if expected is None:
-            raise Unfit(
-                "unverified",
-                f"the ledger has no digest of version {version} of {self._policy.model}, so its files cannot be "
-                "verified; the next tick of the watch puts it down, if the version is in Production",
-            )
-        folder = self._verified(ledger, version, expected)
-        model = self._model(folder, version)
-        loaded = self._described(folder, version, expected, model, ledger)
-        self._warm(folder, loaded)
-        self._prune(version)
+        loaded = opened(self.pack(ledger, version))
+        self._copies.prune(version)
         return loaded
 
-    def _verified(self, ledger: Ledger, version: str, expected: str) -> Path:
-        """A private copy of the files that were judged."""
-        copy = self._copies / version
-        with suppress(OSError):
-            if artifact.digest(copy) == expected:
-                return copy
-        try:
-            return self._copied(self._fetched(ledger, version), version, expected)
-        except OSError as error:
-            raise Unfit(
-                "away", f"version {version} of {self._policy.model} cannot be copied: {_line(error)}"
-            ) from error
+    def pack(self, ledger: Ledger, version: str) -> Package:
+        """Verify a version, and say what it takes to load it; nothing of it is loaded here.
 
-    def _copied(self, source: Path, version: str, expected: str) -> Path:
-        copy = self._copies / version
-        self._copies.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{version}-", dir=self._copies) as scratch:
-            fresh = Path(scratch) / "fresh"
-            shutil.copytree(source, fresh)
-            found = artifact.digest(fresh)
-            if found != expected:
-                raise Unfit("swapped", self._swapped(version, found, expected))
-            if copy.exists():
-                copy.rename(Path(scratch) / "old")
-            fresh.rename(copy)
-        return copy
-
-    def _fetched(self, ledger: Ledger, version: str) -> Path:
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415  seconds, not needed where a copy is at hand
-
-        from tasks import patience  # noqa: PLC0415  the same
-        from tasks.registry import MissingVersion, Registry, SwappedArtifact  # noqa: PLC0415  the same
-
-        try:
-            with patience.little(make_url(self._stores.tracking).render_as_string(hide_password=True)):
-                return Registry(self._stores).fetch(ledger, self._policy.model, version)
-        except SwappedArtifact as error:
-            raise Unfit("swapped", str(error)) from error
-        except MissingVersion as error:
-            raise Unfit("missing", str(error)) from error
-        except FileNotFoundError as error:
-            raise Unfit("missing", f"version {version} of {self._policy.model}: {error}") from error
-        except (MlflowException, SQLAlchemyError, OSError, patience.MlflowAway) as error:
-            raise Unfit(
-                "away", f"version {version} of {self._policy.model} cannot be fetched: {_line(error)}"
-            ) from error
-
-    def _model(self, folder: Path, version: str) -> Any:
+        Raises:
+            Unfit: When its files are not those that were judged.
+            sqlalchemy.exc.SQLAlchemyError: When the ledger does not answer.
+        """
+        folder, digest = self._copies.verified(ledger, version)
         training = self._policy.training
-        try:
-            return artifact.load(
-                folder, trusted_types=training.trusted_types, allow_pickle=training.serialization == "pickle"
-            )
-        except artifact.UntrustedModel as error:
-            raise Unfit("untrusted", f"version {version} of {self._policy.model}: {error}") from error
-        except Exception as error:
-            # Whatever loading raises is the answer.
-            raise Unfit("silent", f"version {version} of {self._policy.model} does not load: {_line(error)}") from error
-
-    def _described(self, folder: Path, version: str, digest: str, model: Any, ledger: Ledger) -> Loaded:
-        profile = ledger.profile(self._policy.model, version)
-        try:
-            contract = contract_of(folder, profile, accept_unseen=self._accept_unseen)
-        except NoContract as error:
-            raise Unfit("contract", f"version {version} of {self._policy.model}: {error}") from error
-        classes: tuple[str, ...] = ()
-        if self._policy.problem != "regression":
-            classes = tuple(str(text_of(label)) for label in getattr(model, "classes_", ()))
-        quick = prepared(model, contract)
-        last = type(model[-1] if hasattr(model, "steps") else model)
-        largest = last.__module__.startswith("sklearn.") and last.__name__ in _LARGEST
-        return Loaded(version, digest, model, contract, classes, self._positive(classes), quick, largest)
-
-    def _positive(self, classes: tuple[str, ...]) -> int | None:
-        if self._policy.problem != "binary" or not classes:
-            return None
-        named = self._policy.data.positive
-        return classes.index(named) if named in classes else len(classes) - 1
-
-    def _warm(self, folder: Path, loaded: Loaded) -> None:
-        """Let it answer the stored rows, and single ones often enough to be quick from the first request on."""
-        where = f"version {loaded.version} of {self._policy.model}"
-        try:
-            difference = example.check(folder, loaded.model) if (folder / example.FILE).is_file() else ""
-            rows = _example_rows(folder)
-            # Rows that were kept before the profile was known: what a column may hold is no question here.
-            answers = [loaded.answers([rows[turn % len(rows)]])[0] for turn in range(_WARM)]
-        except FileNotFoundError as error:
-            message = (
-                f"{where} has no stored input example to warm it with; train it with Backstop, or save it with one"
-            )
-            raise Unfit("silent", message) from error
-        except Exception as error:
-            # Whatever the model raises is the answer.
-            raise Unfit("silent", f"{where} does not answer its stored example: {_line(error)}") from error
-        if difference:
-            raise Unfit("silent", f"{where} answers differently than when it was judged: {difference}")
-        if None in answers:
-            raise Unfit("silent", f"{where} answers its stored example with NaN or nothing; retrain it")
-
-    def _swapped(self, version: str, found: str, expected: str) -> str:
-        return (
-            f"the files of version {version} of {self._policy.model} have digest {found[:12]} and were judged with "
-            f"{expected[:12]}; nothing is loaded from them. Restore them, or roll back and retrain"
+        return Package(
+            model=self._policy.model,
+            version=version,
+            digest=digest,
+            folder=str(folder),
+            profile=ledger.profile(self._policy.model, version),
+            problem=self._policy.problem,
+            positive=self._policy.data.positive,
+            trusted_types=training.trusted_types,
+            allow_pickle=training.serialization == "pickle",
+            accept_unseen=self._accept_unseen,
         )
 
-    def _prune(self, newest: str) -> None:
-        """Keep few copies; what cannot be removed is tried again with the next version."""
-        folders = [path for path in self._copies.iterdir() if path.is_dir() and path.name != newest]
-        for path in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT - 1 :]:
-            shutil.rmtree(path, ignore_errors=True)
+
+def opened(package: Package) -> Loaded:
+    """Load a verified version and warm it.
+
+    Raises:
+        Unfit: When it must not be served.
+    """
+    folder = Path(package.folder)
+    loaded = _described(folder, package, _model(folder, package))
+    _warm(folder, loaded, f"version {package.version} of {package.model}")
+    return loaded
+
+
+def _model(folder: Path, package: Package) -> Any:
+    where = f"version {package.version} of {package.model}"
+    try:
+        return artifact.load(folder, trusted_types=package.trusted_types, allow_pickle=package.allow_pickle)
+    except artifact.UntrustedModel as error:
+        raise Unfit("untrusted", f"{where}: {error}") from error
+    except Exception as error:
+        # Whatever loading raises is the answer.
+        raise Unfit("silent", f"{where} does not load: {line(error)}") from error
+
+
+def _described(folder: Path, package: Package, model: Any) -> Loaded:
+    try:
+        contract = contract_of(folder, package.profile, accept_unseen=package.accept_unseen)
+    except NoContract as error:
+        raise Unfit("contract", f"version {package.version} of {package.model}: {error}") from error
+    classes: tuple[str, ...] = ()
+    if package.problem != "regression":
+        classes = tuple(str(text_of(label)) for label in getattr(model, "classes_", ()))
+    quick = prepared(model, contract)
+    last = type(model[-1] if hasattr(model, "steps") else model)
+    largest = last.__module__.startswith("sklearn.") and last.__name__ in _LARGEST
+    positive = _positive(package, classes)
+    straight = shortcut(model, quick, contract)
+    return Loaded(package.version, package.digest, model, contract, classes, positive, quick, largest, straight)
+
+
+def _positive(package: Package, classes: tuple[str, ...]) -> int | None:
+    if package.problem != "binary" or not classes:
+        return None
+    return classes.index(package.positive) if package.positive in classes else len(classes) - 1
+
+
+def _warm(folder: Path, loaded: Loaded, where: str) -> None:
+    """Let it answer the stored rows, and single ones often enough to be quick from the first request on."""
+    try:
+        difference = example.check(folder, loaded.model) if (folder / example.FILE).is_file() else ""
+        rows = _example_rows(folder)
+        # Rows that were kept before the profile was known: what a column may hold is no question here.
+        answers = [loaded.answers([rows[turn % len(rows)]])[0] for turn in range(_WARM)]
+    except FileNotFoundError as error:
+        message = f"{where} has no stored input example to warm it with; train it with Backstop, or save it with one"
+        raise Unfit("silent", message) from error
+    except Exception as error:
+        # Whatever the model raises is the answer.
+        raise Unfit("silent", f"{where} does not answer its stored example: {line(error)}") from error
+    if difference:
+        raise Unfit("silent", f"{where} answers differently than when it was judged: {difference}")
+    if None in answers:
+        raise Unfit("silent", f"{where} answers its stored example with NaN or nothing; retrain it")
 
 
 def _example_rows(folder: Path) -> list[dict[str, Any]]:
@@ -311,8 +311,3 @@ def _example_rows(folder: Path) -> list[dict[str, Any]]:
     if not rows:
         raise FileNotFoundError(f"{folder} keeps an example without rows")
     return rows
-
-
-def _line(error: BaseException) -> str:
-    """What went wrong, in one line."""
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

@@ -65,6 +65,20 @@ class Metrics:
         self.dropped = Counter("backstop_dropped_rows", "Rows lost, by why", ("kind", "reason"), registry=registry)
         self.spooled = Gauge("backstop_spool_rows", "Rows on disk that wait for the log", kinds, registry=registry)
         self.spool_bytes = Gauge("backstop_spool_bytes", "Bytes of them", kinds, registry=registry)
+        candidate = ("model", "version")
+        self.shadow_up = Gauge(
+            "backstop_shadow_up", "1 while a candidate answers unseen, 0 while it should", candidate, registry=registry
+        )
+        self.shadow_rows = Counter(
+            "backstop_shadow_rows", "Rows that a candidate answered unseen", (*candidate, "outcome"), registry=registry
+        )
+        self.shadow_dropped = Counter(
+            "backstop_shadow_dropped_rows", "Rows it was not given, by why", (*candidate, "reason"), registry=registry
+        )
+        self.shadow_restarts = Counter(
+            "backstop_shadow_restarts", "Ends of its process, by why", (*candidate, "reason"), registry=registry
+        )
+        self.shadow_queue = Gauge("backstop_shadow_queue_rows", "Rows that wait for it", ("model",), registry=registry)
         self.unmatched = Counter(
             "backstop_unmatched_labels", "Labels whose request was not in the log when they came", registry=registry
         )

@@ -7,6 +7,7 @@ loaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,14 +24,14 @@ _TRIED = 64
 """Rows on which it is held against the pipeline."""
 
 
-def prepared(model: Any, contract: Contract) -> Callable[[Rows], Floats] | None:
+def prepared(model: Any, contract: Contract) -> Prepared | None:
     """A function of checked rows that gives what the pipeline's first step gives, shape (rows, outputs).
 
     None where the model is no pipeline of Backstop's making, or where the two differ on any row that was tried: with
     every known category, with unknown ones, with nulls and with random numbers.
     """
     try:
-        made = _Prepared(model.named_steps["prepare"], contract)
+        made = Prepared(model.named_steps["prepare"], contract)
         tried = made.trial_rows()
         expected = np.asarray(model[:-1].transform(contract.frame(tried)), dtype=np.float64)
     except Exception:  # noqa: BLE001  any model may come here, and the pipeline itself is always there
@@ -40,7 +41,7 @@ def prepared(model: Any, contract: Contract) -> Callable[[Rows], Floats] | None:
     return made
 
 
-class _Prepared:
+class Prepared:
     """The fitted numbers of a ``ColumnTransformer`` of numbers first and words after them."""
 
     def __init__(self, transformer: Any, contract: Contract) -> None:
@@ -54,6 +55,7 @@ class _Prepared:
         self._base, self._added = _levels(parts["words"][0], self._words) if self._words else (np.empty(0), [])
 
     def __call__(self, rows: Rows) -> Floats:
+        """What the pipeline's first step gives for n checked rows, shape (n, outputs)."""
         parts = []
         if self._numbers:
             numbers = np.array([[row[name] for name in self._numbers] for row in rows], dtype=np.float64)
@@ -62,20 +64,79 @@ class _Prepared:
             parts.append(np.array([self._coded(row) for row in rows]))
         return np.hstack(parts) if len(parts) > 1 else parts[0]
 
+    def weighed(self, weights: Floats, offset: float) -> Callable[[Mapping[str, Any]], float]:
+        """A function of one checked row: the product of what the preparation gives with weights, plus an offset.
+
+        Args:
+            weights: shape (outputs,).
+            offset: Of the sum.
+
+        Raises:
+            ValueError: When a null goes through as it is: there is no product of it.
+        """
+        numbers, ours = self._numbers, len(weights) - len(self._base)
+        zeros = np.zeros((1, len(numbers)))
+        if self._scale is None:
+            steps = [(name, 0.0, 1.0, float(weight), math.nan) for name, weight in zip(numbers, weights, strict=False)]
+        else:
+            mean, spread = self._scale.mean, self._scale.spread
+            empty = self._scale(zeros)[0]
+            # What a null adds, in place of the number and as its mark.
+            nulls = [
+                self._scale(np.where(np.arange(len(numbers)) == place, np.nan, zeros))[0] - empty
+                for place in range(len(numbers))
+            ]
+            first = [float(-mean[place] / spread[place] * weights[place]) for place in range(len(numbers))]
+            steps = [
+                (
+                    name,
+                    float(mean[place]),
+                    float(spread[place]),
+                    float(weights[place]),
+                    first[place] + float(nulls[place] @ weights[:ours]),
+                )
+                for place, name in enumerate(numbers)
+            ]
+            offset += float(empty[len(numbers) :] @ weights[len(numbers) : ours])
+        offset += float(self._base @ weights[ours:])
+        words = [
+            (name, {level: float(more @ weights[ours:]) for level, more in added.items()})
+            for name, added in zip(self._words, self._added, strict=True)
+        ]
+
+        def total(row: Mapping[str, Any]) -> float:
+            found = offset
+            for name, mean, spread, weight, null in steps:
+                value = row[name]
+                found += null if value is None else (value - mean) / spread * weight
+            for name, terms in words:
+                term = terms.get(row[name])
+                found += terms[_UNSEEN] if term is None else term
+            return found
+
+        return total
+
     def trial_rows(self) -> list[dict[str, Any]]:
         """Rows in which everything occurs that the preparation treats apart."""
         draw = np.random.default_rng(0)
         longest = max((len(added) for added in self._added), default=0)
         rows: list[dict[str, Any]] = []
         for number in range(max(_TRIED, longest)):
+            near = number % 2 and self._scale is not None
             row: dict[str, Any] = {
-                name: None if draw.random() < 0.2 else float(draw.normal() * 10.0 ** draw.integers(-3, 6))
-                for name in self._numbers
+                name: None if draw.random() < 0.2 else self._number(place, draw, near=bool(near))
+                for place, name in enumerate(self._numbers)
             }
             for name, added in zip(self._words, self._added, strict=True):
                 row[name] = list(added)[number % len(added)]
             rows.append(row)
         return rows
+
+    def _number(self, place: int, draw: np.random.Generator, *, near: bool) -> float:
+        """Any number, or one as it was trained on: far off, every model of two classes says 0 or 1."""
+        if near and self._scale is not None:
+            return float(self._scale.mean[place] + draw.normal() * self._scale.spread[place])
+        return float(draw.normal() * 10.0 ** draw.integers(-3, 6))
 
     def _coded(self, row: Mapping[str, Any]) -> Floats:
         total = self._base.copy()
@@ -85,22 +146,26 @@ class _Prepared:
         return total
 
 
-def _scaling(part: Any) -> Callable[[Floats], Floats] | None:
-    """Median for nulls, a mark for each, and one scale; None: the numbers go through as they are."""
-    if part == "passthrough" or type(part).__name__ == "FunctionTransformer":
-        return None
-    fill, scale = part.named_steps["fill"], part.named_steps["scale"]
-    medians = np.asarray(fill.statistics_, dtype=np.float64)
-    marked = fill.indicator_.features_ if fill.indicator_ is not None else np.empty(0, dtype=int)
-    mean, spread = scale.mean_, scale.scale_
+class _Scaling:
+    """Median for nulls, a mark for each, and one scale."""
 
-    def scaled(numbers: Floats) -> Floats:
+    def __init__(self, fill: Any, scale: Any) -> None:
+        self._medians = np.asarray(fill.statistics_, dtype=np.float64)
+        self._marked = fill.indicator_.features_ if fill.indicator_ is not None else np.empty(0, dtype=int)
+        self.mean, self.spread = scale.mean_, scale.scale_
+
+    def __call__(self, numbers: Floats) -> Floats:
         nulls = np.isnan(numbers)
-        filled = np.hstack([np.where(nulls, medians, numbers), nulls[:, marked]])
-        result: Floats = (filled - mean) / spread
+        filled = np.hstack([np.where(nulls, self._medians, numbers), nulls[:, self._marked]])
+        result: Floats = (filled - self.mean) / self.spread
         return result
 
-    return scaled
+
+def _scaling(part: Any) -> _Scaling | None:
+    """None: the numbers go through as they are."""
+    if part == "passthrough" or type(part).__name__ == "FunctionTransformer":
+        return None
+    return _Scaling(part.named_steps["fill"], part.named_steps["scale"])
 
 
 def _levels(part: Any, names: list[str]) -> tuple[Floats, list[dict[str | None, Floats]]]:

@@ -38,6 +38,9 @@ class Settings:
         poll_seconds: Between two looks at the ledger.
         queue_rows: Answers that may wait to be recorded; more are dropped and counted.
         spool_bytes: Of the answers on disk that wait for the log database; more are dropped and counted.
+        shadow_rows: Answered rows that may wait for a candidate to answer them unseen; more are dropped and counted.
+        shadow_seconds: That a candidate has for rows that it answers unseen, before its process is ended.
+        shadow_bytes: Memory that its process may have.
         unseen: What becomes of a category, or a null, in a column in which the version's training rows had none:
             ``refuse`` or ``accept``.
     """
@@ -54,6 +57,9 @@ class Settings:
     poll_seconds: float = _option(0.5, "seconds between two looks at the ledger", least=0.05)
     queue_rows: int = _option(50_000, "answers that may wait to be recorded", least=1)
     spool_bytes: int = _option(1 << 30, "bytes on disk that wait for the log database", least=1024)
+    shadow_rows: int = _option(10_000, "answered rows that may wait for a candidate to answer them unseen", least=1)
+    shadow_seconds: float = _option(10.0, "seconds that a candidate has for rows that it answers unseen", least=0.1)
+    shadow_bytes: int = _option(4 << 30, "memory of a candidate that answers unseen", least=256 << 20)
     unseen: str = _option("refuse", "a category or null that training did not have: refuse or accept")
 
     @classmethod

@@ -46,8 +46,8 @@ _RECORDS = {
     for one in (
         *(records.Finding, records.Verdict, records.Span, records.Measurement, records.ColumnProfile, records.Profile),
         *(records.Scores, records.Signals, records.GateEvidence, records.ShadowEvidence, records.Look),
-        *(records.HealthEvidence, records.RolloutEvidence, records.LearningEvidence, records.Transition),
-        records.Standing,
+        *(records.HealthEvidence, records.RolloutEvidence, records.LearningEvidence, records.LiveShadow),
+        *(records.Transition, records.Standing),
     )
 }
 _SECTIONS = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from tasks.candidate import Made
 from tasks.case import Case
 from tasks.data import Dataset
 from tasks.dossier import Dossier, pack, unpack
+from tasks.live import beside_production
 from tasks.plugins import resolve
 from tasks.policy import LatencyCheck, Policy
 from tasks.records import Finding, GateEvidence, Scores, ShadowEvidence, Span, Standing
-from tasks.requests import RequestLog
-from tasks.scoring import answers_in_fresh_process, classes_of, latencies, recorded_rows, score
+from tasks.requests import Recorded, RequestLog
+from tasks.scoring import answers_in_fresh_process, as_answers, classes_of, latencies, recorded_rows, score
 
 _ROUNDS = 3
 
@@ -100,13 +102,18 @@ def _as_kept(finding: Finding) -> Finding:
     return kept
 
 
-def for_shadow(case: Case, standing: Standing, challenger: Any, *, unseen_since: datetime) -> ShadowEvidence:
-    """Replay recorded requests that neither model was trained on through both models.
+def for_shadow(
+    case: Case, standing: Standing, challenger: Any, *, version: str | None, unseen_since: datetime
+) -> ShadowEvidence:
+    """Both models on recorded requests that neither was trained on.
+
+    What the challenger said to a request when it was asked, as a live shadow, is its answer; the others are replayed.
 
     Args:
         case: Whose model.
         standing: What the ledger says; it has a Production version.
         challenger: The candidate's model, loaded.
+        version: The candidate's, or None where it has none: in a dry run.
         unseen_since: End of the rows that the challenger was fitted on.
 
     Raises:
@@ -120,14 +127,30 @@ def for_shadow(case: Case, standing: Standing, challenger: Any, *, unseen_since:
         recorded = log.window(
             case.model, start=span.start, end=span.end, limit=shadow.max_requests, labelled_first=True
         )
+        said = _said(log, case.model, version, recorded)
+        live = beside_production(case, standing, log) if version is not None and shadow.live is not None else None
     rows = recorded_rows(recorded, policy)
     if not len(rows):
-        return ShadowEvidence(wins=0, losses=0, ties=0, requests=0, agreements=0, failures=0, span=span)
+        return ShadowEvidence(wins=0, losses=0, ties=0, requests=0, agreements=0, failures=0, span=span, live=live)
     champion = case.registry().load(case.ledger, policy, standing.production)
-    return compare(rows, champion, challenger, policy, span)
+    # Window and rows are in the same order: that of the time.
+    failed = np.array([name in said and said[name] is None for name in recorded.request_ids])
+    answers = [said.get(name) for name, bad in zip(recorded.request_ids, failed, strict=True) if not bad]
+    found = compare(rows.take(~failed), champion, challenger, policy, span, answers)
+    return replace(found, failures=found.failures + int(failed.sum()), live=live)
 
 
-def compare(rows: Dataset, champion: Any, challenger: Any, policy: Policy, span: Span) -> ShadowEvidence:
+def _said(log: RequestLog, model: str, version: str | None, recorded: Recorded) -> dict[str, str | None]:
+    """What the challenger said to recorded requests when they were asked; None where it failed."""
+    if version is None or not len(recorded):
+        return {}
+    first, last = recorded.times[0], recorded.times[-1]
+    return log.unseen(model, version, start=first, end=last + timedelta(microseconds=1))
+
+
+def compare(
+    rows: Dataset, champion: Any, challenger: Any, policy: Policy, span: Span, said: Sequence[str | None] = ()
+) -> ShadowEvidence:
     """Both models on the same rows, request by request.
 
     Args:
@@ -136,11 +159,14 @@ def compare(rows: Dataset, champion: Any, challenger: Any, policy: Policy, span:
         challenger: The candidate.
         policy: Of the model.
         span: When the requests were recorded.
+        said: What the challenger said to each row when it was asked, as text; None: it is asked now. Empty: all are.
     """
+    if not len(rows):
+        return ShadowEvidence(wins=0, losses=0, ties=0, requests=0, agreements=0, failures=0, span=span)
     classes = classes_of(champion, rows, policy)
     ours = score(champion, rows, classes=classes)
     try:
-        theirs = score(challenger, rows, classes=classes)
+        theirs = replace(ours, prediction=_answers(challenger, rows, said or [None] * len(rows), classes))
     except Exception:  # noqa: BLE001  a challenger that cannot answer what the champion answered loses by it
         return ShadowEvidence(wins=0, losses=0, ties=0, requests=len(rows), agreements=0, failures=len(rows), span=span)
     labelled = rows.target.notna().to_numpy()
@@ -159,6 +185,18 @@ def compare(rows: Dataset, champion: Any, challenger: Any, policy: Policy, span:
         failures=0,
         span=span,
     )
+
+
+def _answers(
+    challenger: Any, rows: Dataset, said: Sequence[str | None], classes: tuple[str, ...]
+) -> np.ndarray[Any, Any]:
+    """What the challenger says to every row: as codes of the classes, or numbers in regression."""
+    known = np.array([one is not None for one in said])
+    answers = np.empty(len(rows), dtype=np.intp if classes else np.float64)
+    answers[known] = as_answers([one for one in said if one is not None], classes)
+    if not known.all():
+        answers[~known] = score(challenger, rows.take(~known), classes=classes).prediction
+    return answers
 
 
 def _closer(ours: Scores, theirs: Scores) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

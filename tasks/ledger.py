@@ -117,6 +117,11 @@ class Ledger(Journal):
                 return found.seq, (Arm(found.production, 100),)
             return found.seq, split.arms(standing_of(rows), rollout)
 
+    def shadow(self, model: str) -> str | None:
+        """The version in Staging that may answer live requests unseen, see :func:`tasks.split.shadow`."""
+        with self._database.reading() as connection:
+            return split.shadow(standing_of(Rows(connection, model)), split.newest(connection, model))
+
     def history(self, model: str) -> tuple[Transition, ...]:
         """Every transition, the oldest first."""
         rows = schema.transitions

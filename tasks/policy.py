@@ -31,6 +31,11 @@ def _off(value: Any) -> Any:
     return None if value is False or (isinstance(value, str) and value.lower() in {"off", "none", "no"}) else value
 
 
+def _hour(value: Any) -> Any:
+    """``on`` and YAML's true are an hour; ``off`` is None."""
+    return timedelta(hours=1) if value is True or (isinstance(value, str) and value.lower() == "on") else _off(value)
+
+
 class Section(BaseModel):
     """What all sections share: frozen, and an unknown key is an error."""
 
@@ -286,6 +291,20 @@ class Shadow(Section):
     deadline: Duration = Field(
         timedelta(days=14), description="A candidate still undecided after this is given up, and a person is told."
     )
+    live: Annotated[Duration | None, BeforeValidator(_hour)] = Field(
+        None,
+        description="Least time for which it also answers live requests, after Production and unseen by anybody; `on` "
+        "is 60m. Needs the gateway.",
+    )
+    live_requests: int = Field(
+        300, ge=1, description="Live requests that it must have answered by then; at most 1% of them may fail."
+    )
+
+    @model_validator(mode="after")
+    def _live_ends_before_the_deadline(self) -> Self:
+        if self.live is not None and self.deadline <= self.live:
+            raise ValueError("`deadline` has to be longer than `live`, or every candidate would be given up")
+        return self
 
 
 class Learn(Section):

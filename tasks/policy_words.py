@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tasks.policy import Learn, Policy, Rollout, Triggers
+from tasks.policy import Learn, Policy, Rollout, Shadow, Triggers
 from tasks.quantities import format_duration, format_size
 
 LOSSES = frozenset({"rmse", "mae", "log_loss", "brier"})
@@ -83,12 +83,20 @@ def _goes_out(policy: Policy) -> str:
     if gate.checks:
         parts.append(f"your own checks agree ({', '.join(gate.checks)})")
     if shadow := policy.shadow:
-        window, loss = format_duration(shadow.window), percent(shadow.tolerate)
-        parts.append(f"on the requests of the last {window} it loses no more than {loss} against Production")
+        parts += _compared(shadow)
     if policy.approval:
         parts.append(f"a person approves within {format_duration(policy.approval.deadline)}")
     said = f"Goes out when {_listed(parts, 'and') if parts else 'it was trained: every check is off'}."
     return f"{said} {_by_steps(policy.rollout)}" if policy.rollout else said
+
+
+def _compared(shadow: Shadow) -> list[str]:
+    window, loss = format_duration(shadow.window), percent(shadow.tolerate)
+    parts = [f"on the requests of the last {window} it loses no more than {loss} against Production"]
+    if shadow.live:
+        length = format_duration(shadow.live)
+        parts.append(f"it has answered {shadow.live_requests:,} live requests in {length} or more, unseen")
+    return parts
 
 
 def _by_steps(rollout: Rollout) -> str:

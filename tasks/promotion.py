@@ -125,10 +125,12 @@ def _compare_staged(case: Case, standing: Standing, version: str) -> Dossier:
     if standing.production is None or case.policy.shadow is None:
         return compare(case, standing, None, None)
     model = case.registry().load(case.ledger, case.policy, version)
-    return compare(case, standing, model, profile_of(case, version))
+    return compare(case, standing, model, profile_of(case, version), version)
 
 
-def compare(case: Case, standing: Standing, challenger: Any, profile: Profile | None) -> Dossier:
+def compare(
+    case: Case, standing: Standing, challenger: Any, profile: Profile | None, version: str | None = None
+) -> Dossier:
     """What the shadow judges of a challenger; where there is nothing to compare, that is said.
 
     Args:
@@ -136,6 +138,7 @@ def compare(case: Case, standing: Standing, challenger: Any, profile: Profile | 
         standing: What the ledger says.
         challenger: The candidate's model, loaded.
         profile: The candidate's; it tells which requests the candidate has not been trained on.
+        version: Its number in the registry; None: it has none yet.
 
     Raises:
         ValueError: When a comparison is due and the challenger has no profile.
@@ -146,7 +149,7 @@ def compare(case: Case, standing: Standing, challenger: Any, profile: Profile | 
         return _nothing_to_compare("shadow is off in the policy")
     if profile is None:
         raise ValueError(f"{case.model}'s version in Staging has no stored profile; it was not trained by Backstop")
-    found = for_shadow(case, standing, challenger, unseen_since=profile.trained.end)
+    found = for_shadow(case, standing, challenger, version=version, unseen_since=profile.trained.end)
     return Dossier("shadow", {"evidence": found, "rules": case.policy.shadow})
 
 

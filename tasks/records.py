@@ -293,6 +293,21 @@ class GateEvidence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LiveShadow:
+    """What a challenger did with live requests, beside the version in Production.
+
+    Attributes:
+        since: When the first of them was asked; None: there was none.
+        requests: That it was given and answered or failed; what it was never given is not among them.
+        failures: Of these, those that it raised on, refused, said NaN to, or died or hung of.
+    """
+
+    since: datetime | None
+    requests: int
+    failures: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShadowEvidence:
     """Both models on the same recorded requests.
 
@@ -304,6 +319,7 @@ class ShadowEvidence:
         agreements: Those on which both gave the same answer (regression: within the tolerance of the comparison).
         failures: Requests that the challenger could not answer.
         span: When they were recorded.
+        live: What it did beside this Production; None: the policy asks for no live shadow.
     """
 
     wins: int
@@ -313,6 +329,7 @@ class ShadowEvidence:
     agreements: int
     failures: int
     span: Span
+    live: LiveShadow | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

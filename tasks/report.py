@@ -65,6 +65,7 @@ _UNITS = {
     ("gate", "size"): "bytes",
     ("shadow", "agreement"): "share",
     ("shadow", "failures"): "share",
+    ("shadow", "live"): "share",
     ("health", "error_rate"): "share",
     ("health", "latency_p95"): "share",
     ("health", "accuracy"): "share",
@@ -167,7 +168,10 @@ def _why(verdicts: Sequence[Verdict]) -> str:
     return " + ".join(finding.name.replace("_", " ") for finding in fired) if asked else ""
 
 
-SERIOUS = ("failed", "rolled-back", "aborted", "held", "ended", "promoted", "stepped")
+SERIOUS = (
+    *("failed", "rolled-back", "aborted", "shadow-rejected", "held", "ended", "promoted", "awaiting", "canary"),
+    "stepped",
+)
 """Decisions of a tick that its run is named after; of all others there is one a minute."""
 
 

@@ -32,7 +32,7 @@ from tasks import schema
 from tasks.database import Database, microseconds
 from tasks.labels import Label, as_text
 from tasks.policy import Problem, as_utc
-from tasks.records import Look, to_plain
+from tasks.records import LiveShadow, Look, to_plain
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -48,6 +48,7 @@ _CHUNK = 400
 """Requests that one statement asks for."""
 
 _requests, _labels = schema.requests, schema.labels
+_write = json.JSONEncoder(allow_nan=False).encode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -317,6 +318,32 @@ class RequestLog:
                     found[row.request_id] = min(first, row, key=lambda one: one.at)
         return _recorded(sorted(found.values(), key=lambda row: (row.at, row.request_id)))
 
+    def live(self, model: str, version: str, *, start: datetime, end: datetime) -> LiveShadow:
+        """What a version did as a shadow with the requests that were asked from ``start`` until before ``end``.
+
+        Raises:
+            ValueError: For a naive datetime.
+        """
+        rows = _requests.c
+        query = select(func.min(rows.at), func.count(), func.sum(_number(rows.failed))).where(
+            *_shadowed(model, version, start, end)
+        )
+        with self._database.reading() as connection:
+            first, total, failed = connection.execute(query).one()
+        return LiveShadow(since=first, requests=int(total), failures=int(failed or 0))
+
+    def unseen(self, model: str, version: str, *, start: datetime, end: datetime) -> dict[str, str | None]:
+        """What a version said as a shadow in this time, by request; None where it failed.
+
+        Raises:
+            ValueError: For a naive datetime.
+        """
+        query = select(_requests.c.request_id, _requests.c.prediction, _requests.c.failed).where(
+            *_shadowed(model, version, start, end)
+        )
+        with self._database.reading() as connection:
+            return {row.request_id: None if row.failed else row.prediction for row in connection.execute(query)}
+
     def seen(self, model: str) -> bool:
         """Whether any request to the model was ever put down."""
         query = select(_requests.c.request_id).where(*_served(model)).limit(1)
@@ -397,10 +424,18 @@ def _request_values(row: Served) -> dict[str, Any]:
         "at": as_utc(row.at),
         "seconds": float(row.seconds),
         "failed": bool(row.failed),
-        "features": json.dumps(to_plain(row.features)),
+        "features": _text(row.features),
         "prediction": None if row.prediction is None else as_text(row.prediction),
         "score": score,
     }
+
+
+def _text(features: Mapping[str, Any]) -> str:
+    """As JSON. What came as JSON is written as it is; only what holds something else is looked through."""
+    try:
+        return _write(features)
+    except (TypeError, ValueError):
+        return json.dumps(to_plain(features))
 
 
 def _by_request(values: Mapping[str, Any]) -> tuple[str, str]:
@@ -427,6 +462,11 @@ def _served(model: str, role: Role = "production") -> tuple[ColumnElement[bool],
 def _labelled() -> ColumnElement[bool]:
     """A label belongs to a request of its own model."""
     return and_(_labels.c.model == _requests.c.model, _labels.c.request_id == _requests.c.request_id)
+
+
+def _shadowed(model: str, version: str, start: datetime, end: datetime) -> tuple[ColumnElement[bool], ...]:
+    rows = _requests.c
+    return (*_served(model, "shadow"), rows.version == version, rows.at >= as_utc(start), rows.at < as_utc(end))
 
 
 def _answered() -> ColumnElement[bool]:

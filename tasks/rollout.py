@@ -1,15 +1,22 @@
-"""Rollout: one tick of a progressive rollout for one model, from the evidence to at most one step."""
+"""Rollout: one tick of progressive delivery for one model, from the evidence to at most one step.
+
+A candidate answers live requests unseen, then a share of them, then all.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
-from tasks import canary
+from tasks import canary, live, split
 from tasks.case import Case
 from tasks.dossier import Dossier
 from tasks.health_sources import source
 from tasks.records import Rollout, RolloutEvidence, Standing, Transition, Verdict
 from tasks.retrial import reach
+
+_AGAIN = timedelta(minutes=15)
+"""Between two comparisons of a candidate that has answered live requests for long enough; each replays the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,14 @@ def tick(case: Case, standing: Standing) -> Tick:
         StaleDecision: When the ledger moved since ``standing`` was read.
     """
     newest = case.ledger.rollout(case.model)
+    seen = _delivered(case, standing, newest)
+    if seen.decision == "idle" and split.shadow(standing, newest) is not None:
+        return _beside(case.on_trail(standing.staged_trail), standing) or seen
+    return seen
+
+
+def _delivered(case: Case, standing: Standing, newest: Rollout | None) -> Tick:
+    """What becomes of the version that has a share, or had one."""
     if newest is None:
         return _idle(standing, "no rollout has begun")
     case = case.on_trail(newest.trail)
@@ -67,6 +82,37 @@ def _idle(standing: Standing, why: str) -> Tick:
         else (f"version {standing.production} answers all requests")
     )
     return Tick("idle", f"{serves}; {why}")
+
+
+def _beside(case: Case, standing: Standing) -> Tick | None:
+    """A candidate that answers live requests unseen goes on once that is enough; None: the policy asks for none."""
+    rules, version = case.policy.shadow, standing.staged
+    if rules is None or rules.live is None or version is None or live.with_a_person(case, standing):
+        return None
+    late = standing.staged_since is not None and case.now - standing.staged_since >= rules.deadline
+    missing = "" if late else live.missing(case, standing)
+    if not missing and not late:
+        missing = _undecided(case, standing, version)
+    if missing:
+        line = f"version {version} answers live requests unseen beside version {standing.production}: {missing}"
+        return Tick("holding", line, "shadow", version)
+    from tasks import promotion  # noqa: PLC0415  see _promoted()
+
+    done = promotion.advance(case, standing)
+    decision = "holding" if done.decision == "waiting" else done.decision
+    phase = _phase(case, case.policy.rollout.weights[0]) if decision == "canary" and case.policy.rollout else "shadow"
+    return Tick(decision, done.reason, phase, version, done.verdicts, done.transition, news=decision != "holding")
+
+
+def _undecided(case: Case, standing: Standing, version: str) -> str:
+    """Why nothing is judged now: it was a while ago, with enough live requests, and labels do not come every minute."""
+    last = next(iter(case.ledger.decisions(case.model, "shadow", limit=1)), None)
+    if last is None or last.version != version or last.verdict.decision != "wait":
+        return ""
+    enough = any(one.name == "live" and one.outcome == "ok" for one in last.verdict.findings)
+    if not enough or case.now - last.at >= _AGAIN or (standing.since is not None and last.at < standing.since):
+        return ""
+    return last.verdict.reason
 
 
 def _running(case: Case, standing: Standing, rollout: Rollout) -> Tick:

@@ -130,6 +130,13 @@ def _rows(answers: Any, rows: int, method: str) -> NDArray[Any]:
     return array
 
 
+def as_answers(texts: Sequence[str], classes: tuple[str, ...]) -> NDArray[Any]:
+    """Recorded answers as a model gives them: codes of the classes, -1 for an unknown one; numbers in regression."""
+    if not classes:
+        return np.array([float(text) for text in texts], dtype=np.float64)
+    return _codes(texts, classes, "the recorded answers", strict=False)
+
+
 def _values(target: pd.Series[Any]) -> Floats:
     return np.array([np.nan if value is None else float(value) for value in target], dtype=np.float64)
 

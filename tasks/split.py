@@ -35,6 +35,20 @@ def arms(standing: Standing, rollout: Rollout | None) -> tuple[Arm, ...]:
     return (Arm(standing.production, 100 - rollout.weight), Arm(rollout.version, rollout.weight))
 
 
+def shadow(standing: Standing, rollout: Rollout | None) -> str | None:
+    """The version that waits in Staging and has no share yet, so that it may answer unseen; None: there is none.
+
+    Args:
+        standing: What the ledger says.
+        rollout: Its newest row about a rollout of the model.
+    """
+    version = standing.staged
+    if version is None or standing.production is None or version in standing.quarantined:
+        return None
+    shares = rollout is not None and rollout.version == version and not _lost(standing, rollout)
+    return None if shares else version
+
+
 def newest(connection: Connection, model: str) -> Rollout | None:
     """The newest row about a rollout of the model, or None."""
     query = select(_ROWS).where(_ROWS.c.model == model).order_by(_ROWS.c.id.desc()).limit(1)

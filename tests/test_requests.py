@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from tasks.policy import Problem
-from tasks.records import Look
+from tasks.records import LiveShadow, Look
 from tasks.requests import Label, RequestLog, Served, as_text
 
 T0 = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -314,3 +314,16 @@ def test_a_feature_that_is_not_a_number_comes_back_as_missing(log: RequestLog) -
     found = log.window("churn", start=T0, end=T0 + MINUTE, limit=1)
     assert found.features == ({"calls": None, "n": 3},)
     assert found.scores == (None,)
+
+
+# A live shadow.
+
+
+def test_what_a_shadow_answered_and_failed_is_counted_by_version_and_time(log: RequestLog) -> None:
+    rows = [served(f"r{number}", minutes=number, version="2", role="shadow") for number in range(4)]
+    log.record([*rows, served("r9", minutes=9, version="2", role="shadow", failed=True, prediction=None)])
+    log.record([served("r1", minutes=1), served("other", minutes=1, version="3", role="shadow")])
+    start, end = T0 + timedelta(minutes=1), T0 + timedelta(minutes=10)
+    assert log.live("churn", "2", start=start, end=end) == LiveShadow(since=start, requests=4, failures=1)
+    assert log.live("churn", "2", start=end, end=end) == LiveShadow(since=None, requests=0, failures=0)
+    assert log.unseen("churn", "2", start=start, end=end) == {"r1": "yes", "r2": "yes", "r3": "yes", "r9": None}

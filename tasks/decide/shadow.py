@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from tasks.decide import phrase
 from tasks.decide.intervals import Floats, clopper_pearson
 from tasks.decide.sequential import at_once
 from tasks.policy import Shadow
-from tasks.records import Finding, Outcome, ShadowEvidence, Verdict
+from tasks.records import Finding, LiveShadow, Outcome, ShadowEvidence, Verdict
 
 FAILURES = 0.01
 """Share of requests that a challenger may fail on; a model that cannot answer is not made good by accuracy."""
@@ -71,19 +72,23 @@ def judge(evidence: ShadowEvidence, rules: Shadow) -> Verdict:
 
     Promote when the challenger is shown to lose at most ``tolerate`` per labelled request, reject when it is shown
     to be worse or to fail on more than 1 % of the requests; each is wrong at most as often as ``false_promotion``,
-    however often it is asked. A challenger that is worse by less than what is tolerated is promoted.
+    however often it is asked. A challenger that is worse by less than what is tolerated is promoted. With ``live`` in
+    the policy it must also have answered live requests for so long, and so many of them.
     """
     if problem := _contradiction(evidence):
         broken = Finding(name="comparison", outcome="unknown", reason=f"the counts contradict each other: {problem}")
         return Verdict(judge="shadow", decision="wait", reason=broken.reason, findings=(broken,))
-    findings = (_comparison(evidence, rules), _agreement(evidence), _failures(evidence, rules))
-    comparison, _, failures = findings
-    if "breach" in {comparison.outcome, failures.outcome}:
-        decision, decisive = "reject", [f for f in (comparison, failures) if f.outcome == "breach"]
-    elif comparison.outcome == failures.outcome == "ok":
-        decision, decisive = "promote", [comparison, failures]
+    comparison, agreement, failures = _comparison(evidence, rules), _agreement(evidence), _failures(evidence, rules)
+    live = (_live(evidence, rules),) if rules.live is not None else ()
+    findings = (comparison, agreement, failures, *live)
+    deciding = (comparison, failures, *live)
+    outcomes = {finding.outcome for finding in deciding}
+    if "breach" in outcomes:
+        decision, decisive = "reject", [f for f in deciding if f.outcome == "breach"]
+    elif outcomes == {"ok"}:
+        decision, decisive = "promote", list(deciding)
     else:
-        decision, decisive = "wait", [f for f in (comparison, failures) if f.outcome == "unknown"]
+        decision, decisive = "wait", [f for f in deciding if f.outcome == "unknown"]
     reason = "; ".join(finding.reason for finding in decisive)
     return Verdict(judge="shadow", decision=decision, reason=reason, findings=findings)
 
@@ -92,6 +97,8 @@ def _contradiction(evidence: ShadowEvidence) -> str:
     counts = {
         name: getattr(evidence, name) for name in ("wins", "losses", "ties", "requests", "agreements", "failures")
     }
+    if evidence.live is not None:
+        counts |= {"live requests": evidence.live.requests, "live failures": evidence.live.failures}
     broken = [f"{name} = {value}" for name, value in counts.items() if not (math.isfinite(value) and value >= 0)]
     if broken:
         return ", ".join(broken)
@@ -100,6 +107,8 @@ def _contradiction(evidence: ShadowEvidence) -> str:
         return f"{labelled} labelled among {evidence.requests} requests"
     if evidence.agreements > evidence.requests:
         return f"{evidence.agreements} agreements among {evidence.requests} requests"
+    if evidence.live is not None and evidence.live.failures > evidence.live.requests:
+        return f"{evidence.live.failures} live failures among {evidence.live.requests} live requests"
     return ""
 
 
@@ -182,12 +191,50 @@ def _agreement(evidence: ShadowEvidence) -> Finding:
     )
 
 
+def live_enough(live: LiveShadow | None, rules: Shadow, now: datetime) -> str:
+    """What is missing of the live shadow that the policy asks for; empty: nothing.
+
+    Args:
+        live: What was counted.
+        rules: With ``live``; without it nothing is missing.
+        now: The moment that it is asked for.
+    """
+    if rules.live is None:
+        return ""
+    if live is None or live.since is None:
+        return (
+            "the challenger has answered no live request yet; the gateway gives them to it while it waits in Staging, "
+            "and says under /readyz why it does not"
+        )
+    missing = []
+    if (lasted := now - live.since) < rules.live:
+        missing.append(f"{phrase.period(lasted)} of {phrase.period(rules.live)}")
+    if live.requests < rules.live_requests:
+        missing.append(f"{phrase.count(live.requests)} of {phrase.count(rules.live_requests)} live requests")
+    return f"the challenger has answered live for {' and '.join(missing)} so far" if missing else ""
+
+
+def _live(evidence: ShadowEvidence, rules: Shadow) -> Finding:
+    """Apart from the replayed requests: many of those would hide a few live ones that it dies of."""
+    live, missing = evidence.live, live_enough(evidence.live, rules, evidence.span.end)
+    if live is None or not live.requests:
+        return Finding(name="live", outcome="unknown", reason=missing, threshold=FAILURES, n=0)
+    found = _failing("live", live.failures, live.requests, "live requests", rules)
+    if missing and found.outcome != "breach":
+        return replace(found, outcome="unknown", reason=missing)
+    return found
+
+
 def _failures(evidence: ShadowEvidence, rules: Shadow) -> Finding:
     failed, total = evidence.failures, evidence.requests + evidence.failures
     if not total:
         return Finding(name="failures", outcome="unknown", reason="no request was replayed", threshold=FAILURES, n=0)
+    return _failing("failures", failed, total, "requests", rules)
+
+
+def _failing(name: str, failed: int, total: int, what: str, rules: Shadow) -> Finding:
     rate = failed / total
-    said = f"the challenger failed on {phrase.count(failed)} of {phrase.count(total)} requests"
+    said = f"the challenger failed on {phrase.count(failed)} of {phrase.count(total)} {what}"
     outcome: Outcome
     shown = at_once(failed, total, FAILURES) >= -math.log(rules.false_promotion)
     if shown:
@@ -197,7 +244,7 @@ def _failures(evidence: ShadowEvidence, rules: Shadow) -> Finding:
     else:
         outcome, reason = "unknown", f"{said}, too few to tell whether it is more than {phrase.percent(FAILURES)}"
     return Finding(
-        name="failures",
+        name=name,
         outcome=outcome,
         reason=reason,
         value=rate,

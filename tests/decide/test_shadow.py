@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from tasks.decide.shadow import judge, side
 from tasks.policy import Shadow
-from tasks.records import ShadowEvidence, Span, Verdict, to_plain
+from tasks.records import LiveShadow, ShadowEvidence, Span, Verdict, to_plain
 
 SPAN = Span(start=datetime(2024, 4, 1, tzinfo=UTC), end=datetime(2024, 4, 8, tzinfo=UTC))
 RULES = Shadow()
@@ -113,3 +114,49 @@ def test_a_verdict_is_plain_json() -> None:
     json.dumps(to_plain(verdict), allow_nan=False)
     for finding in verdict.findings:
         json.dumps([finding.value, finding.interval, finding.n, dict(finding.evidence)])
+
+
+# Live, beside Production.
+
+LIVE = Shadow(live=timedelta(hours=1), live_requests=300)
+BETTER = shadow(120, 40, 840)
+
+
+def live(minutes: float, requests: int, failures: int = 0) -> ShadowEvidence:
+    since = SPAN.end - timedelta(minutes=minutes) if requests else None
+    return replace(BETTER, live=LiveShadow(since=since, requests=requests, failures=failures))
+
+
+def test_a_live_shadow_has_to_last_and_to_answer_enough() -> None:
+    assert judge(live(60, 300), LIVE).decision == "promote"
+    for seen, missing in (
+        (live(59, 300), "answered live for 59 minutes of 1 hour so far"),
+        (live(60, 299), "299 of 300 live requests"),
+        (live(0, 0), "no live request yet"),
+        (BETTER, "no live request yet"),
+    ):
+        verdict = judge(seen, LIVE)
+        assert (verdict.decision, outcomes(verdict)["live"]) == ("wait", "unknown")
+        assert missing in verdict.reason
+
+
+def test_a_policy_without_a_live_shadow_asks_for_none() -> None:
+    assert "live" not in outcomes(judge(BETTER, RULES))
+    assert judge(live(1, 1, 1), RULES).decision == "promote"
+
+
+def test_live_failures_are_not_hidden_by_many_replayed_requests() -> None:
+    seen = replace(live(60, 400, 40), requests=20_000)
+    assert judge(seen, LIVE).decision == "reject"
+    assert "failed on 40 of 400 live requests: more than 1%" in judge(seen, LIVE).reason
+    assert judge(live(60, 400, 6), LIVE).decision == "wait", "too few to tell"
+    assert judge(live(60, 400, 4), LIVE).decision == "promote"
+    assert judge(live(5, 60, 50), LIVE).decision == "reject", "what is shown needs no hour"
+
+
+@pytest.mark.parametrize(("requests", "failures"), [(1, 2), (-1, 0), (5, -1)])
+def test_live_counts_that_contradict_each_other_promote_nobody(requests: int, failures: int) -> None:
+    broken = LiveShadow(since=SPAN.start, requests=requests, failures=failures)
+    verdict = judge(replace(BETTER, live=broken), LIVE)
+    assert verdict.decision == "wait"
+    assert "contradict each other" in verdict.reason

@@ -176,4 +176,4 @@ def test_the_gateway_moves_nothing() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in moving
     }
-    assert called <= {"app.py: answer", "follower.py: wait", "recorder.py: wait"}
+    assert called <= {"app.py: answer", "follower.py: wait", "recorder.py: wait", "shadow.py: wait"}
