@@ -54,7 +54,7 @@ _SECTIONS = {
     for one in (
         *(policy.Triggers, policy.DriftTrigger, policy.PerformanceTrigger, policy.PredictionTrigger),
         *(policy.Gate, policy.PerformanceCheck, policy.RegressionCheck, policy.StabilityCheck, policy.LatencyCheck),
-        *(policy.Shadow, policy.Rollout, policy.Health),
+        *(policy.Shadow, policy.Rollout, policy.Router, policy.Kserve, policy.Health, policy.Prometheus),
     )
 }
 
