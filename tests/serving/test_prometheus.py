@@ -21,13 +21,16 @@ from tasks.policy_file import load as load_policy
 from tasks.records import HealthEvidence, Report
 
 HEALTH: dict[str, Any] = {"tick": "1s", "watch": "2m", "accuracy": "off", "latency_p95": "1s", "silence": "10s"}
-FAILING = {**GOOD, "total_charges": 1e300}
-"""A row on which the model fails: it gets too large inside."""
+FAILING = {**GOOD, "tenure_months": -9999}
+"""A row on which the brittle version fails."""
 
 
 @pytest.fixture
 def shop(shop_template: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """Version 1 is known good, version 4 fails on some rows and has just come to Production."""
     one = shop_template.copy(tmp_path_factory.mktemp("scraped") / "home")
+    assert one.train("brittle:build") == "4"
+    one.move("promote", "4")
     with one.case().ledger as ledger:
         told = {"at": NOW, "reason": "a test", "actor": "a test", "trail": "t"}
         ledger.state_fact("churn", "1", "known-good", **told)  # type: ignore[arg-type]
@@ -36,7 +39,7 @@ def shop(shop_template: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 @pytest.fixture
 def gateway(shop: Shop) -> Iterator[Server]:
-    with serving(shop) as server:
+    with serving(shop, version="4") as server:
         yield server
 
 
@@ -48,6 +51,7 @@ def scraper(gateway: Server, shop: Shop) -> Iterator[Prometheus]:
             section = {"url": server.url, "settle": "2s", "stale": "5s"}
             changed = {"health": {**HEALTH, "prometheus": section}, "notify": [f"file:{shop.home}/told.jsonl"]}
             shop.policy.write_text(yaml.safe_dump({**POLICY, **changed}), "utf-8")
+            until(lambda: server.value("up") == 1, told="the gateway is not scraped", seconds=30)
             yield server
     except NotInstalled as missing:
         pytest.skip(f"{missing}")
@@ -84,18 +88,18 @@ def test_every_request_is_counted_once_also_over_a_restart(gateway: Server, scra
     time.sleep(1.5)  # until it was scraped: what a process counts after that and before its end is lost with it
     gateway.stop()
     gateway.start()
-    gateway.wait(lambda: gateway.serving() == "1", "version 1 is not served")
+    gateway.wait(lambda: gateway.serving() == "4", "version 4 is not served")
     until(lambda: scraper.value("up") == 1, told="the gateway is not scraped again", seconds=20)
     ask(gateway, 25, failing=2)
     time.sleep(4)
     now = datetime.now(UTC)
-    found, logged = evidence(shop, "1", now), evidence(shop, "1", now, log=True)
+    found, logged = evidence(shop, "4", now), evidence(shop, "4", now, log=True)
     assert sums(found) == sums(logged) == (65, 9, 0)
     assert (found.partial, found.last_request is not None) == (None, True)
     ask(gateway, 10)
     time.sleep(2.5)
-    assert evidence(shop, "1", now).looks == found.looks, "the same moment is counted the same whoever asks when"
-    later = evidence(shop, "1", datetime.now(UTC)).looks
+    assert evidence(shop, "4", now).looks == found.looks, "the same moment is counted the same whoever asks when"
+    later = evidence(shop, "4", datetime.now(UTC)).looks
     assert later[: len(found.looks)] == found.looks
 
 
@@ -110,17 +114,15 @@ def test_a_bad_version_is_rolled_back_on_what_prometheus_counted_and_nothing_mov
     gateway: Server, scraper: Prometheus, shop: Shop, monkeypatch: pytest.MonkeyPatch, prefect_api: None
 ) -> None:
     monkeypatch.setenv("BACKSTOP_HOME", str(shop.home))
-    shop.move("promote", "2")
-    gateway.wait(lambda: gateway.serving() == "2", "version 2 is not served")
     scraper.stop()
     ask(gateway, 60, failing=40)
     away = watched(shop)
-    assert (away.decision, away.production) == ("watching", "2")
+    assert (away.decision, away.production) == ("watching", "4")
     assert "health could not be read: Prometheus at http://127.0.0.1" in away.line
     time.sleep(11)
     held = watched(shop)
-    assert (held.decision, held.production) == ("held", "2")
-    assert "no evidence about version 2" in (shop.home / "told.jsonl").read_text("utf-8")
+    assert (held.decision, held.production) == ("held", "4")
+    assert "no evidence about version 4" in (shop.home / "told.jsonl").read_text("utf-8")
     scraper.start()
     time.sleep(2)
     ask(gateway, 60, failing=40)
@@ -137,7 +139,7 @@ def test_a_gateway_that_is_gone_is_no_evidence(gateway: Server, scraper: Prometh
     gateway.stop()
     until(lambda: scraper.value("up") == 0, told="the gateway is still there", seconds=20)
     time.sleep(3)
-    found = evidence(shop, "1", datetime.now(UTC))
+    found = evidence(shop, "4", datetime.now(UTC))
     assert found.unavailable is not None
     assert "cannot be scraped since" in found.unavailable
     assert found.last_request is not None
