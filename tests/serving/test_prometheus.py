@@ -20,7 +20,7 @@ from tasks.health_sources import RequestLogSource, source
 from tasks.policy_file import load as load_policy
 from tasks.records import HealthEvidence, Report
 
-HEALTH: dict[str, Any] = {"tick": "1s", "watch": "2m", "accuracy": "off", "latency_p95": "1s", "silence": "10s"}
+HEALTH: dict[str, Any] = {"tick": "1s", "watch": "30m", "accuracy": "off", "latency_p95": "1s", "silence": "20s"}
 FAILING = {**GOOD, "tenure_months": -9999}
 """A row on which the brittle version fails."""
 
@@ -114,12 +114,15 @@ def test_a_bad_version_is_rolled_back_on_what_prometheus_counted_and_nothing_mov
     gateway: Server, scraper: Prometheus, shop: Shop, monkeypatch: pytest.MonkeyPatch, prefect_api: None
 ) -> None:
     monkeypatch.setenv("BACKSTOP_HOME", str(shop.home))
+    ask(gateway, 5)
+    time.sleep(4)
+    assert watched(shop).decision == "watching"
     scraper.stop()
     ask(gateway, 60, failing=40)
     away = watched(shop)
     assert (away.decision, away.production) == ("watching", "4")
     assert "health could not be read: Prometheus at http://127.0.0.1" in away.line
-    time.sleep(11)
+    time.sleep(21)
     held = watched(shop)
     assert (held.decision, held.production) == ("held", "4")
     assert "no evidence about version 4" in (shop.home / "told.jsonl").read_text("utf-8")
