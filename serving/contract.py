@@ -7,7 +7,6 @@ categories there are, is what the version was trained on: the profile in the led
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,8 @@ _KINDS: dict[str, Kind] = {
     "string": "text",
 }
 _DTYPES = {"double": "float64", "float": "float32", "long": "int64", "integer": "int32", "boolean": "bool"}
+_LARGEST = float(np.finfo(np.float32).max)
+"""Trees compute in single precision: a larger number would be an error of the model, and count against its version."""
 _NAMED = 8
 """Categories that a message names at most."""
 
@@ -124,7 +125,9 @@ def _problem(column: Column, value: Any) -> str:
         return "" if column.nullable else f"is null, and the version was trained on none; give {_wanted(column)}"
     kind = type(value)
     if column.kind == "number":
-        fits = (kind is float and math.isfinite(value)) or kind is int
+        fits = kind is float or kind is int
+        if fits and not abs(value) <= _LARGEST:  # nor does that hold for NaN
+            return f"is {_quoted(value)}; give a number of at most {_LARGEST:.3g}"
     elif column.kind == "integer":
         fits = kind is int and _holds(column.dtype, value)
     elif column.kind == "boolean":
@@ -150,6 +153,8 @@ def _wanted(column: Column) -> str:
 
 
 def _quoted(value: Any) -> str:
+    if isinstance(value, list | dict):  # as deep as a client likes, deeper than a writer of JSON may go
+        return "a list" if isinstance(value, list) else "an object"
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

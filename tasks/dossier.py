@@ -55,7 +55,7 @@ _SECTIONS = {
     for one in (
         *(policy.Triggers, policy.DriftTrigger, policy.PerformanceTrigger, policy.PredictionTrigger),
         *(policy.Gate, policy.PerformanceCheck, policy.RegressionCheck, policy.StabilityCheck, policy.LatencyCheck),
-        *(policy.Shadow, policy.Rollout, policy.Health, policy.Learn),
+        *(policy.Shadow, policy.Rollout, policy.Router, policy.Kserve, policy.Health, policy.Prometheus, policy.Learn),
     )
 }
 

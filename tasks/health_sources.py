@@ -14,7 +14,7 @@ from typing import Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.database import SchemaTooNew
-from tasks.policy import Health, Problem, as_utc
+from tasks.policy import Health, Policy, Problem, as_utc
 from tasks.records import HealthEvidence
 from tasks.requests import RequestLog, Role
 from tasks.stores import Stores
@@ -181,9 +181,19 @@ class RequestLogSource:
         return HealthEvidence(looks=looks, now=moment, started=begun, last_request=last)
 
 
-def source(stores: Stores) -> HealthSource:
-    """Where the watch reads, by the addresses of everything that lasts."""
-    return RequestLogSource(stores.requests)
+def source(stores: Stores, policy: Policy | None = None) -> HealthSource:
+    """Where the watch reads.
+
+    Args:
+        stores: The addresses of everything that lasts.
+        policy: Of the model; None: the request log.
+    """
+    log = RequestLogSource(stores.requests)
+    if policy is None or policy.health.prometheus is None:
+        return log
+    from tasks.scraped import ScrapedSource  # noqa: PLC0415  HTTP is imported by those who ask over it
+
+    return ScrapedSource(policy.health.prometheus, log)
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,7 +20,10 @@ from tasks.lock import lock
 from tasks.policy import as_utc
 from tasks.records import Candidate, Finding, Judge, Lesson, Span, Verdict, to_plain
 
-FACTS = ("known-good", "quarantined", "released", "rejected", "awaiting", "approved", "expired", "paged")
+FACTS = (
+    *("known-good", "quarantined", "released", "rejected", "awaiting", "approved", "expired", "paged"),
+    *("unrouted", "routed"),
+)
 """What can be said of a version."""
 
 _ENDED_BY = {
@@ -29,6 +32,7 @@ _ENDED_BY = {
     "released": ("quarantined",),
     "awaiting": ("approved", "rejected", "expired"),
     "approved": ("rejected", "expired"),
+    "unrouted": ("routed",),
 }
 """Which later fact takes an earlier one back."""
 

@@ -9,7 +9,16 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from tasks.expression import TRIGGERS, parse
 from tasks.quantities import Amount, Duration, Share, Size
@@ -334,6 +343,121 @@ class Learn(Section):
         return self
 
 
+_NAMED = r"\$\{\w+\}"
+
+
+def _server(value: str) -> str:
+    """An address of a server, with no secret written out in it.
+
+    Raises:
+        ValueError: For anything else, without what may be a secret in it.
+    """
+    if re.fullmatch(_NAMED, value):
+        return value  # kept out of the file as a whole; looked at when it is filled in
+    shown = re.sub(r"//[^/@]*@", "//***@", value)
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+        raise ValueError(f"{shown!r} is no address of a server; write it as http://host:port or ${{NAME}}")
+    user = re.match(r"https?://([^/@]*)@", value)
+    if user and ":" in user[1] and not re.fullmatch(rf".*:{_NAMED}", user[1]):
+        raise ValueError(f"{shown!r} holds a password; write it as https://user:${{NAME}}@host:port")
+    return value
+
+
+def _secret(value: str | None) -> str | None:
+    """A secret by the name of its variable.
+
+    Raises:
+        ValueError: For a secret that is written out; it is not repeated.
+    """
+    if value is None or re.fullmatch(_NAMED, value):
+        return value
+    raise ValueError("a secret stays out of the file; write ${NAME}, and put it into the environment")
+
+
+ServerUrl = Annotated[str, AfterValidator(_server)]
+SecretName = Annotated[str, AfterValidator(_secret)]
+
+
+def _counter(value: str) -> str:
+    """The selector of a counter by version.
+
+    Raises:
+        ValueError: For anything else, functions and ranges included: they are added when it is asked.
+    """
+    if not re.fullmatch(r"[A-Za-z_:][\w:]*\{.*\}", value, re.DOTALL):
+        raise ValueError(
+            f'{value!r} is no selector of a counter; write name{{label="value"}}, without function or range'
+        )
+    if "$version" not in value:
+        raise ValueError(
+            f'{value!r} tells no versions apart; match a label with the version, such as version="$version"'
+        )
+    return value
+
+
+Counter = Annotated[str, AfterValidator(_counter)]
+
+
+class Prometheus(Section):
+    """Requests, errors and slow answers are counted by a Prometheus server; labels still come from the request log.
+
+    In the selectors `$model`, `$version` and `$role` (`production` or `canary`) are filled in. They have to select
+    counters that begin at 0 with the process: a series that is not there is no evidence, and not a count of 0.
+    """
+
+    url: ServerUrl = Field(description="Its address; ${NAME} is filled in from the environment.")
+    token: SecretName | None = Field(None, description="Bearer token, as ${NAME}.")
+    requests: Counter = Field(
+        'backstop_requests_total{model="$model",version="$version",role="$role"}',
+        description="Counter of the requests, failed ones included.",
+    )
+    errors: Counter = Field(
+        'backstop_request_errors_total{model="$model",version="$version",role="$role"}',
+        description="Counter of the failed ones.",
+    )
+    seconds: Counter = Field(
+        'backstop_request_seconds_bucket{model="$model",version="$version",role="$role"}',
+        description="Buckets of their seconds; `health.latency_p95` has to be the edge of one.",
+    )
+    settle: Duration = Field(
+        timedelta(seconds=15), description="Samples that are younger are not counted yet; longer than a scrape takes."
+    )
+    stale: Duration = Field(
+        timedelta(minutes=3), description="Without a sample for so long nothing is known; three scrapes at least."
+    )
+    timeout: Duration = Field(
+        timedelta(seconds=10), le=timedelta(minutes=1), description="In which a tick's queries have to be answered."
+    )
+
+
+class Kserve(Section):
+    """The weights of a rollout are put onto an InferenceService of KServe, as `spec.predictor.canaryTrafficPercent`.
+
+    Whoever deploys the revisions says in two annotations which versions they are: see docs/rollout.md.
+    """
+
+    service: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", description="Name of the InferenceService.")
+    namespace: str = Field(
+        "default", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", description="Namespace that it is in."
+    )
+    url: ServerUrl = Field(
+        "https://kubernetes.default.svc",
+        description="Of the Kubernetes API; ${NAME} is filled in from the environment.",
+    )
+    token: SecretName | None = Field(
+        None, description="Bearer token, as ${NAME}; empty: the pod's service account, where there is one."
+    )
+    timeout: Duration = Field(
+        timedelta(seconds=10), le=timedelta(minutes=1), description="In which a tick's calls have to be answered."
+    )
+
+
+class Router(Section):
+    """Somebody else's server that the rollout's weights are put onto, at every tick."""
+
+    kserve: Kserve = Field(description="An InferenceService of KServe.")
+
+
 class Rollout(Section):
     """A candidate that passed gate and shadow answers a growing share of the requests before it goes to Production."""
 
@@ -358,6 +482,9 @@ class Rollout(Section):
     )
     deadline: Duration = Field(
         timedelta(days=1), description="A step that is not shown to be safe by then is given up, and a person is told."
+    )
+    router: Annotated[Router | None, BeforeValidator(_off)] = Field(
+        None, description="off: the gateway reads the weights from the ledger. Otherwise the server that is told them."
     )
 
     @property
@@ -412,6 +539,9 @@ class Health(Section):
     silence: Duration = Field(timedelta(minutes=15), description="No evidence for this long pages a person.")
     max_rollbacks: int = Field(2, ge=1, description="Automatic rollbacks per `rollback_window`; then a person.")
     rollback_window: Duration = Field(timedelta(days=7), description="Window of `max_rollbacks`.")
+    prometheus: Annotated[Prometheus | None, BeforeValidator(_off)] = Field(
+        None, description="off: everything is counted in the request log. Otherwise the server that has counted it."
+    )
 
 
 class Policy(Section):

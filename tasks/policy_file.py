@@ -30,6 +30,9 @@ _PLACEHOLDERS: dict[KeyPath, Any] = {
     ("data", "timestamp"): "placeholder",
     ("training",): {"estimator": "placeholder:placeholder"},
     ("training", "search", "space"): {"placeholder": [0]},
+    ("health", "prometheus", "url"): "http://placeholder",
+    ("rollout", "router", "kserve"): {"service": "placeholder"},
+    ("rollout", "router", "kserve", "service"): "placeholder",
 }
 # The one key that the checks over a whole section are about, so that the problem is shown on its line.
 _MEANT: dict[KeyPath, KeyPath] = {("triggers",): ("triggers", "retrain_when")}

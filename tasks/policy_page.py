@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import types
@@ -131,7 +132,7 @@ def _section(name: str, section: type[Section]) -> str:
 
 def _doc(section: type[Section]) -> str:
     """Its docstring without the number of the feature that it begins with."""
-    text = re.sub(r"^[A-Z]\d+: ", "", (section.__doc__ or "").strip())
+    text = re.sub(r"^[A-Z]\d+: ", "", inspect.cleandoc(section.__doc__ or ""))
     return text[:1].upper() + text[1:]
 
 

@@ -120,10 +120,10 @@ def _comes_back(policy: Policy) -> str:
         parts.append(f"fewer than {percent(health.accuracy)} of its answers are right")
     if not parts:
         return "Comes back when a person says so, never by itself: every health check is off."
+    source = " as a Prometheus server counts them" if health.prometheus else ""
     limit = f"at most {health.max_rollbacks} times in {format_duration(health.rollback_window)}, then a person decides"
-    return (
-        f"Comes back when, in the {format_duration(health.watch)} after it went out, {_listed(parts, 'or')}; {limit}."
-    )
+    bad = f"{_listed(parts, 'or')}{source}"
+    return f"Comes back when, in the {format_duration(health.watch)} after it went out, {bad}; {limit}."
 
 
 def _silence(policy: Policy) -> str:

@@ -363,6 +363,8 @@ class HealthEvidence:
         started: Start of the watch.
         last_request: When the version last served, or None.
         unavailable: Why the source could not be read, or None.
+        partial: What of the evidence is missing although the rest could be read, or None. An alarm counts all the
+            same; nothing is healthy.
     """
 
     looks: tuple[Look, ...]
@@ -370,6 +372,7 @@ class HealthEvidence:
     started: datetime
     last_request: datetime | None
     unavailable: str | None = None
+    partial: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -386,6 +389,8 @@ class RolloutEvidence:
         canary: Its looks from ``started`` until now, in order, none left out; empty intervals have zero counts.
         production: Of the same intervals, those of the baseline.
         unavailable: Why the source could not be read, or None.
+        partial: What of the evidence is missing although the rest could be read, or None. An alarm counts all the
+            same; no step is taken.
     """
 
     version: str
@@ -397,6 +402,7 @@ class RolloutEvidence:
     canary: tuple[Look, ...]
     production: tuple[Look, ...]
     unavailable: str | None = None
+    partial: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

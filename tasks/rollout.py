@@ -5,15 +5,16 @@ A candidate answers live requests unseen, then a share of them, then all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from tasks import canary, live, split
+from tasks import canary, live, routers, split
 from tasks.case import Case
 from tasks.dossier import Dossier
 from tasks.health_sources import source
 from tasks.records import Rollout, RolloutEvidence, Standing, Transition, Verdict
 from tasks.retrial import reach
+from tasks.routers import Routing
 
 _AGAIN = timedelta(minutes=15)
 """Between two comparisons of a candidate that has answered live requests for long enough; each replays the log."""
@@ -54,20 +55,39 @@ def tick(case: Case, standing: Standing) -> Tick:
     Raises:
         StaleDecision: When the ledger moved since ``standing`` was read.
     """
+    routing, before = routers.settle(case), case.ledger.arms(case.model)
+    try:
+        seen = _judged(case, standing, routing)
+    except Exception:
+        if case.ledger.arms(case.model) != before:  # what the ledger took out is taken out whatever else fails
+            routers.call(case, routers.settle(case))
+        raise
+    moved = case.ledger.arms(case.model) != before
+    if moved:
+        routing = routers.settle(case)
+    if routing is None or routing.settled:
+        return seen
+    if moved and seen.decision == "aborted":
+        routers.call(case, routing)
+    decision = "holding" if seen.decision == "idle" else seen.decision
+    return replace(seen, decision=decision, reason=f"{seen.reason}; {routing.reason}")
+
+
+def _judged(case: Case, standing: Standing, routing: Routing | None) -> Tick:
     newest = case.ledger.rollout(case.model)
-    seen = _delivered(case, standing, newest)
+    seen = _delivered(case, standing, newest, routing)
     if seen.decision == "idle" and split.shadow(standing, newest) is not None:
         return _beside(case.on_trail(standing.staged_trail), standing) or seen
     return seen
 
 
-def _delivered(case: Case, standing: Standing, newest: Rollout | None) -> Tick:
+def _delivered(case: Case, standing: Standing, newest: Rollout | None, routing: Routing | None) -> Tick:
     """What becomes of the version that has a share, or had one."""
     if newest is None:
         return _idle(standing, "no rollout has begun")
     case = case.on_trail(newest.trail)
     if newest.state == "running":
-        return _running(case, standing, newest)
+        return _running(case, standing, newest, routing)
     if canary.aborted(case, standing) is not None:  # the tick that aborted it came no further
         return _archived(case, standing, newest, ())
     if newest.state == "ended":
@@ -115,13 +135,13 @@ def _undecided(case: Case, standing: Standing, version: str) -> str:
     return last.verdict.reason
 
 
-def _running(case: Case, standing: Standing, rollout: Rollout) -> Tick:
+def _running(case: Case, standing: Standing, rollout: Rollout, routing: Routing | None) -> Tick:
     rules = case.policy.rollout
     if rules is None:
         reason = f"the policy has no section rollout any more; version {rollout.version} waits in Staging"
         over = canary.end(case, rollout, "ended", reason)
         return _ended(case, standing, over) if over is not None else Tick("ended", reason, version=rollout.version)
-    dossier = _dossier(case, rollout)
+    dossier = _dossier(case, rollout, routing)
     verdict = reach(dossier)
     if verdict.decision == "hold":
         _note_once(case, rollout, verdict, dossier)
@@ -137,12 +157,14 @@ def _running(case: Case, standing: Standing, rollout: Rollout) -> Tick:
     return Tick("stepped", verdict.reason, _phase(case, weight), rollout.version, (verdict,), news=True)
 
 
-def _dossier(case: Case, rollout: Rollout) -> Dossier:
-    """Everything that both versions did since the rollout began."""
-    policy, log = case.policy, source(case.stores)
+def _dossier(case: Case, rollout: Rollout, routing: Routing | None) -> Dossier:
+    """Everything that both versions did since the rollout began, and whether they have the shares that they should."""
+    policy, log = case.policy, source(case.stores, case.policy)
     shared = {"started": rollout.started, "now": case.now, "health": policy.health, "problem": policy.problem}
     ours = log.evidence(case.model, rollout.version, role="canary", **shared)  # type: ignore[arg-type]
     theirs = log.evidence(case.model, rollout.baseline, **shared)  # type: ignore[arg-type]
+    astray = routing.reason if routing is not None and not routing.settled else None
+    missing = dict.fromkeys(one for one in (ours.partial, theirs.partial, astray) if one)
     evidence = RolloutEvidence(
         version=rollout.version,
         baseline=rollout.baseline,
@@ -153,6 +175,7 @@ def _dossier(case: Case, rollout: Rollout) -> Dossier:
         canary=ours.looks,
         production=theirs.looks,
         unavailable=ours.unavailable or theirs.unavailable,
+        partial="; ".join(missing) or None,
     )
     rules = {"rules": policy.rollout, "health": policy.health, "problem": policy.problem}
     return Dossier("rollout", {"evidence": evidence, **rules})

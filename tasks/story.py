@@ -43,7 +43,9 @@ _MARKS: dict[str, Mark] = {
         ),
         "bad",
     ),
-    **dict.fromkeys(("inconclusive", "wait", "unknown", "awaiting", "expired", "paged", "external", "hold"), "unsure"),
+    **dict.fromkeys(
+        ("inconclusive", "wait", "unknown", "awaiting", "expired", "paged", "external", "hold", "unrouted"), "unsure"
+    ),
 }
 _MOVES = {
     "stage": "to Staging",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tasks.case import Case
+from tasks.decide.health import unread_since
 from tasks.dossier import Dossier
 from tasks.health_sources import Period, due, late, source
 from tasks.records import Standing, Transition, Verdict
@@ -50,13 +51,16 @@ def tick(case: Case, standing: Standing) -> Tick:
         return Tick("watching", "nothing was ever in Production; there is nothing to watch before the first promotion")
     last = next(iter(case.ledger.decisions(case.model, "health", limit=1)), None)
     known = last if last is not None and last.version == version and last.at >= since else None
+    unread = unread_since(known.verdict) if known else None
     verdicts: tuple[Verdict, ...] = ()
-    for period in due(since, case.now, case.policy.health, judged_until=known.at if known else None):
-        dossier = _dossier(case, version, since, period)
+    for period in due(since, case.now, case.policy.health, judged_until=known.at if known and not unread else None):
+        dossier = _dossier(case, version, period, since=since, unread=unread, never=known is None)
         verdict = reach(dossier)
         verdicts += (verdict,)
-        changed = known is None or known.verdict.decision != verdict.decision
-        if changed or case.now >= period.end:
+        lost = unread_since(verdict)
+        changed = known is None or known.verdict.decision != verdict.decision or (unread is None) != (lost is None)
+        # What could not be read is put down when that begins and when it ends, and not every minute in between.
+        if changed or (case.now >= period.end and lost is None):
             case.note(verdict, dossier, version=version)
         if verdict.decision == "unhealthy":
             return _unhealthy(case, standing, version, verdicts, newly=changed)
@@ -75,7 +79,7 @@ def _late(case: Case, version: str, since: datetime, judged: Period) -> Verdict 
     if case.policy.health.accuracy is None or case.policy.problem == "regression":
         return None
     for period in late(since, judged, case.policy.health):
-        dossier = _dossier(case, version, since, period)
+        dossier = _dossier(case, version, period, since=since, unread=None, never=False)
         verdict = reach(dossier)
         if verdict.decision == "unhealthy":
             case.note(verdict, dossier, version=version)
@@ -83,9 +87,21 @@ def _late(case: Case, version: str, since: datetime, judged: Period) -> Verdict 
     return None
 
 
-def _dossier(case: Case, version: str, since: datetime, period: Period) -> Dossier:
+def _dossier(
+    case: Case, version: str, period: Period, *, since: datetime, unread: datetime | None, never: bool
+) -> Dossier:
+    """What a period is judged on.
+
+    Args:
+        case: Whose model.
+        version: That serves.
+        period: Of the watch.
+        since: When it came into Production.
+        unread: Since when the evidence could not be read at the last tick that said so; None: it could.
+        never: No tick has judged this version yet.
+    """
     policy = case.policy
-    evidence = source(case.stores).evidence(
+    evidence = source(case.stores, policy).evidence(
         case.model,
         version,
         started=period.start,
@@ -93,8 +109,11 @@ def _dossier(case: Case, version: str, since: datetime, period: Period) -> Dossi
         health=policy.health,
         problem=policy.problem,
     )
+    seen = evidence.last_request
+    if evidence.partial is not None or (evidence.unavailable is not None and (seen is None or unread is not None)):
+        seen = unread or (since if never else case.now)
     # Silence begins when the version came into Production, not when it last served before that, nor with the period.
-    evidence = replace(evidence, last_request=max(evidence.last_request or since, since))
+    evidence = replace(evidence, last_request=max(seen or since, since))
     given = {"evidence": evidence, "rules": policy.health, "problem": policy.problem}
     return Dossier("health", {**given, "planned_looks": period.planned_looks})
 

@@ -13,6 +13,7 @@ from tasks.policy import Health, Problem
 from tasks.records import Finding, HealthEvidence, Look, Outcome, Verdict
 
 _SLOW = 0.05  # of the requests may be slower than a p95
+_UNREAD, _PARTLY = "health could not be read", "but not all is seen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, pl
     Each enabled metric has an e-process against its limit; the alarm is their mean at 1/``false_rollback``, at this
     look or any before it, so that looking every minute costs nothing. Answers without a label count as right: labels
     of wrong answers tend to come first. Before the planned looks are over nothing is healthy, and afterwards only with
-    ``min_requests`` requests; what the watch could not have seen is part of the reason.
+    ``min_requests`` requests and all of the evidence; what the watch could not have seen is part of the reason.
 
     Args:
         evidence: What was counted.
@@ -67,6 +68,14 @@ def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, pl
     if combined[peak] >= threshold:
         return _unhealthy(evidence, metrics, traffic, (peak, combined[peak], threshold))
     return _quiet(evidence, rules, metrics, traffic, planned_looks)
+
+
+def unread_since(verdict: Verdict) -> datetime | None:
+    """Since when the evidence, or a part of it, could not be read when this was said; None: it could."""
+    for finding in verdict.findings:
+        if finding.name == "traffic" and (finding.reason.startswith(_UNREAD) or f"; {_PARTLY}: " in finding.reason):
+            return datetime.fromisoformat(str(finding.evidence["since"]))
+    return None
 
 
 def _unknown(reason: str, findings: tuple[Finding, ...]) -> Verdict:
@@ -110,13 +119,17 @@ def _traffic(evidence: HealthEvidence, rules: Health) -> Finding:
     outcome: Outcome = "ok" if served >= rules.min_requests else "unknown"
     reason = f"{phrase.count(served)} requests since {_clock(evidence.started)}"
     if evidence.unavailable is not None:
-        outcome, reason = "unknown", f"health could not be read: {phrase.one_line(evidence.unavailable)}"
+        outcome, reason = "unknown", f"{_UNREAD}: {phrase.one_line(evidence.unavailable)}"
     elif broken:
         outcome, reason = "unknown", f"health cannot be judged: {broken}"
     elif served < rules.min_requests:
         reason += f", {phrase.count(rules.min_requests)} are needed"
+    partial = evidence.partial is not None and evidence.unavailable is None and not broken
+    if partial:
+        outcome, reason = "unknown", f"{reason}; {_PARTLY}: {phrase.one_line(evidence.partial or '')}"
     if evidence.unavailable is not None or broken or overdue or not served:
-        reason += f"; no evidence since {_clock(since)} ({phrase.period(silent)})"
+        what = "not all of the evidence" if partial else "no evidence"
+        reason += f"; {what} since {_clock(since)} ({phrase.period(silent)})"
     if overdue:
         outcome, reason = "unknown", f"{reason}, longer than {phrase.period(rules.silence)}: a person should look"
     return Finding(

@@ -200,9 +200,11 @@ def _traffic(evidence: RolloutEvidence, health: Health) -> Finding:
     reason += f"{evidence.baseline} since {_clock(evidence.stepped)}"
     if fewest < needed:
         reason += f", {phrase.count(needed)} each are needed"
+    if evidence.partial is not None:
+        reason += f"; but not all is seen: {phrase.one_line(evidence.partial)}"
     return Finding(
         name="traffic",
-        outcome="ok" if fewest >= needed else "unknown",
+        outcome="ok" if fewest >= needed and evidence.partial is None else "unknown",
         reason=reason,
         value=float(fewest),
         threshold=float(needed),

@@ -105,9 +105,9 @@ class Shop:
         """The caller closes its ledger."""
         return open_case(load_policy(self.policy), actor="a test", now=NOW, stores=self.stores)
 
-    def train(self, **params: Any) -> str:
+    def train(self, estimator: str = POLICY["training"]["estimator"], **params: Any) -> str:
         """One more version; returns its number."""
-        policy = {**POLICY, "training": {**POLICY["training"], "params": {"max_iter": 1000, **params}}}
+        policy = {**POLICY, "training": {"estimator": estimator, "params": {"max_iter": 1000, **params}}}
         self.policy.write_text(yaml.safe_dump(policy), "utf-8")
         case = self.case()
         with case.ledger as ledger, tempfile.TemporaryDirectory() as scratch:
