@@ -68,6 +68,7 @@ def told(first: Scene) -> Told:
 
 def test_a_quiet_evaluation_and_a_quiet_tick_import_nothing_that_is_slow(told: Told) -> None:
     told.scene.traffic(QUIET, LATER, requests=50, policy=told.policy())  # silence would be news
+    run(watch, policy=told.policy(), as_of=day(LATER))  # the day before is over, which is looked at once
     done = subprocess.run(
         [sys.executable, "-c", QUIETLY, told.policy(), day(LATER).isoformat()],
         env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PYTHONPATH": str(ROOT)},
@@ -91,7 +92,8 @@ def counted(patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     plain = httpx.AsyncClient.send
 
     async def send(client: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
-        asked.append(f"{request.method} {request.url.path}")
+        if request.url.path != "/api/logs/":  # of other runs too, whenever two seconds are over
+            asked.append(f"{request.method} {request.url.path}")
         return await plain(client, request, **options)
 
     with patch.context() as within:
@@ -117,7 +119,7 @@ def test_a_quiet_run_asks_the_api_for_little_more_than_a_flow_that_does_nothing(
     assert seen.report.decision == "watching"
     assert kept.report.line.startswith("nothing new in")
     assert len(ticking) <= len(least) + 1, (least, ticking)
-    assert len(evaluating) <= len(least) + 2, (least, evaluating)
+    assert len(evaluating) <= len(least) + 2, f"{least}\n{evaluating}"
     assert [one for one in evaluating if "artifacts" in one] != []
     assert asyncio.run(tasks_of(seen.state.state_details.flow_run_id)) == []
     assert asyncio.run(tasks_of(kept.state.state_details.flow_run_id)) == []
