@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of the bytes; another one cannot be read."""
 
-RULES = 2
+RULES = 3
 """Of the judges: raised whenever one of them says something else about the same evidence than it did before.
 
 What an older one said is then told apart from what was changed. A test holds the judges against verdicts of old.
 2: as long as a watch has not settled, its findings have no interval.
+3: the trigger ``concept``; a version that is bad together with another one is not rolled back.
 """
 
 _LIMIT = 2**31
@@ -47,13 +48,14 @@ _RECORDS = {
         *(records.Finding, records.Verdict, records.Span, records.Measurement, records.ColumnProfile, records.Profile),
         *(records.Scores, records.Signals, records.GateEvidence, records.ShadowEvidence, records.Look),
         *(records.HealthEvidence, records.RolloutEvidence, records.LearningEvidence, records.LiveShadow),
-        *(records.Transition, records.Standing),
+        *(records.Transition, records.Standing, records.Evaluation, records.Beside),
     )
 }
 _SECTIONS = {
     one.__name__: one
     for one in (
         *(policy.Triggers, policy.DriftTrigger, policy.PerformanceTrigger, policy.PredictionTrigger),
+        *(policy.ConceptTrigger, policy.Labels, policy.Confirm, policy.FalseRetrains),
         *(policy.Gate, policy.PerformanceCheck, policy.RegressionCheck, policy.StabilityCheck, policy.LatencyCheck),
         *(policy.Shadow, policy.Rollout, policy.Router, policy.Kserve, policy.Health, policy.Prometheus, policy.Learn),
     )

@@ -286,6 +286,8 @@ def _grown(base: Profile, own: Profile, learned: Dataset) -> Profile:
         holdout=own.holdout,
         fingerprint=both,
         source_version=base.source_version,
+        errors=own.errors,
+        error_limit=own.error_limit,
     )
 
 

@@ -176,6 +176,63 @@ class PerformanceTrigger(Section):
     min_labels: int = Field(100, ge=10, description="Labelled rows below which the answer is unknown.")
 
 
+class Labels(Section):
+    """How answers count whose labels come late, and not all at once."""
+
+    delay: Duration = Field(
+        description="Only answers older than this count, and of those the labelled ones. By then all labels that will "
+        "ever come should be there: those of wrong answers tend to come first, and would raise false alarms."
+    )
+
+
+class ConceptTrigger(Section):
+    """T6: the same inputs have other outcomes than at training, so the version in Production errs more often."""
+
+    tolerate: Share = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="Rise of the share of errors that is tolerated, beyond what its holdout leaves open.",
+    )
+    false_alarms: Share = Field(
+        0.01, gt=0, lt=0.5, description="Chance of a false alarm in the life of a version, however often it is asked."
+    )
+    min_labels: int = Field(100, ge=10, description="Labelled rows below which the answer is unknown.")
+    labels: Annotated[Labels | None, BeforeValidator(_off)] = Field(
+        None, description="off: a row without a label counts as answered rightly. Or a section."
+    )
+
+
+class Confirm(Section):
+    """T11: one evaluation alone starts no retraining. Age and volume are no matter of chance, and need none of it."""
+
+    times: int = Field(2, ge=1, le=50, description="So many evaluations must agree, the present one among them.")
+    of: int = Field(
+        3, ge=1, le=50, description="Of the last so many. Evaluations that saw the same rows and labels are one."
+    )
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
+        if self.times > self.of:
+            raise ValueError(f"`times` is {self.times} and `of` {self.of}: that can never hold; let `of` be as large")
+        return self
+
+
+class FalseRetrains(Section):
+    """T11: how many retrainings healthy data may start, over all triggers together; `1 per 30d` is read too."""
+
+    at_most: Amount = Field(
+        gt=0, le=1000, description="So many on average; below 1 it is also the chance of a single one."
+    )
+    per: Duration = Field(timedelta(days=30), description="In any stretch of time of this length.")
+
+
+def _rate(value: Any) -> Any:
+    """``1 per 30d`` and ``5% per 30d`` as a section; ``off`` is None."""
+    at_most, word, per = value.partition(" per ") if isinstance(value, str) else ("", "", "")
+    return {"at_most": at_most.strip(), "per": per.strip()} if word else _off(value)
+
+
 class PredictionTrigger(Section):
     """T5: the answers of the Production version are not distributed as they were."""
 
@@ -197,6 +254,9 @@ class Triggers(Section):
     performance: Annotated[PerformanceTrigger | None, BeforeValidator(_off)] = Field(
         PerformanceTrigger(), description="Quality fell."
     )
+    concept: Annotated[ConceptTrigger | None, BeforeValidator(_off)] = Field(
+        ConceptTrigger(), description="Errors have become more frequent since training."
+    )
     prediction: Annotated[PredictionTrigger | None, BeforeValidator(_off)] = Field(
         PredictionTrigger(), description="Answers moved."
     )
@@ -214,6 +274,17 @@ class Triggers(Section):
         timedelta(days=1),
         description="After a rollback no trigger retrains for so long: the data that made the bad version are still "
         "there. A forced retraining does.",
+    )
+    cool_down: Annotated[Duration | None, BeforeValidator(_off)] = Field(
+        None, description="After any retraining no trigger retrains for so long. A forced retraining does."
+    )
+    confirm: Annotated[Confirm | None, BeforeValidator(_off)] = Field(
+        None, description="How many of the last evaluations must agree; off: one is enough."
+    )
+    false_retrains: Annotated[FalseRetrains | None, BeforeValidator(_rate)] = Field(
+        None,
+        description="A budget of retrainings that healthy data may start, such as `1 per 30d`; off: each trigger keeps "
+        "its own promise, and nothing is promised over all of them.",
     )
 
     @property
@@ -535,6 +606,11 @@ class Health(Section):
         0.8, gt=0, lt=1, description="Least share of right answers once labels arrive; unused in regression."
     )
     false_rollback: Share = Field(0.01, gt=0, lt=0.5, description="Chance that a healthy version is rolled back.")
+    labels: Annotated[Labels | None, BeforeValidator(_off)] = Field(
+        None,
+        description="How accuracy counts. off: an answer without a label counts as right, which finds harm within "
+        "minutes where most labels come. A section: only answers older than the delay count.",
+    )
     min_requests: int = Field(100, ge=1, description="Requests below which a watch cannot end healthy.")
     silence: Duration = Field(timedelta(minutes=15), description="No evidence for this long pages a person.")
     max_rollbacks: int = Field(2, ge=1, description="Automatic rollbacks per `rollback_window`; then a person.")

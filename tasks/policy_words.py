@@ -30,7 +30,20 @@ def _retrains(triggers: Triggers) -> str:
         rule = _listed(list(phrases.values()), "or" if triggers.retrain_when == "any" else "and")
     else:
         rule = re.sub(r"\b(" + "|".join(phrases) + r")\b", lambda match: phrases[match[1]], triggers.retrain_when)
-    return f"Retrains when {rule}; also when a person or an event asks for it."
+    return f"Retrains when {rule}; also when a person or an event asks for it.{_restrained(triggers)}"
+
+
+def _restrained(triggers: Triggers) -> str:
+    """What keeps a trigger from counting, a sentence each, with a blank before it."""
+    said = ""
+    if confirm := triggers.confirm:
+        said += f" What chance could do must hold in {confirm.times} of the last {confirm.of} evaluations."
+    if budget := triggers.false_retrains:
+        said += f" Data that are as they were start at most {budget.at_most:g} retraining(s) "
+        said += f"in {format_duration(budget.per)}."
+    if pause := triggers.cool_down:
+        said += f" For {format_duration(pause)} after a retraining no trigger counts."
+    return said
 
 
 def _learns(learn: Learn) -> str:
@@ -53,6 +66,8 @@ def _trigger_phrases(triggers: Triggers) -> dict[str, str]:
         side = "above" if metric in LOSSES else "below"
         floor = "" if performance.floor is None else f" (or is {side} {performance.floor:g})"
         phrases["performance"] = f"{metric} has {worse} by more than {performance.drop:g}{floor}"
+    if concept := triggers.concept:
+        phrases["concept"] = f"its errors are shown to be more than {percent(concept.tolerate)} above those at training"
     if triggers.prediction:
         phrases["prediction"] = f"the answers have shifted (PSI above {triggers.prediction.psi:g})"
     if triggers.volume:
@@ -117,7 +132,8 @@ def _comes_back(policy: Policy) -> str:
     if health.latency_p95:
         parts.append(f"more than one request of twenty takes longer than {format_duration(health.latency_p95)}")
     if health.accuracy and policy.problem != "regression":
-        parts.append(f"fewer than {percent(health.accuracy)} of its answers are right")
+        older = f" (of those older than {format_duration(health.labels.delay)})" if health.labels else ""
+        parts.append(f"fewer than {percent(health.accuracy)} of its answers are right{older}")
     if not parts:
         return "Comes back when a person says so, never by itself: every health check is off."
     source = " as a Prometheus server counts them" if health.prometheus else ""

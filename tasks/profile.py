@@ -131,6 +131,8 @@ def from_plain(plain: Mapping[str, Any]) -> Profile:
             holdout=_span(plain["holdout"]),
             fingerprint=str(plain["fingerprint"]),
             source_version=plain.get("source_version"),
+            errors=None if plain.get("errors") is None else (int(plain["errors"][0]), int(plain["errors"][1])),
+            error_limit=plain.get("error_limit"),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is no profile, {error!r} is missing or wrong; train the model again") from error

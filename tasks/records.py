@@ -68,7 +68,7 @@ class Verdict:
     Attributes:
         judge: Who judged.
         decision: triggers ``retrain | keep``, gate ``pass | fail | inconclusive``, shadow ``promote | reject | wait``,
-            health ``healthy | unhealthy | unknown``, rollout ``hold | step | promote | abort | end``, rollback
+            health ``healthy | unhealthy | frozen | unknown``, rollout ``hold | step | promote | abort | end``, rollback
             ``back | stay``, person ``promote | stay``, data ``failed | reconciled``, learning
             ``learn | wait | hold | set-aside``.
         reason: One plain sentence.
@@ -168,6 +168,9 @@ class Profile:
         holdout: Window of the rows that it was judged on.
         fingerprint: Digest of the training rows.
         source_version: Of the feature source, as the policy or the source tells it.
+        errors: (wrong answers, all answers) on the holdout; in regression those further off than ``error_limit``.
+            None in a profile of before it was kept.
+        error_limit: Of a regression: a tenth of the holdout's answers is further off, in the unit of the target.
     """
 
     columns: tuple[ColumnProfile, ...]
@@ -180,6 +183,8 @@ class Profile:
     holdout: Span
     fingerprint: str
     source_version: str | None = None
+    errors: tuple[int, int] | None = None
+    error_limit: float | None = None
 
     def metric(self, name: str) -> Measurement | None:
         """The holdout metric of that name, or None."""
@@ -205,6 +210,21 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What an earlier evaluation of the triggers found, as the ledger keeps it.
+
+    Attributes:
+        at: The moment it was made for.
+        held: Names of the triggers that held, counted or not.
+        saw: Which rows and labels it rested on; two that saw the same are one piece of evidence. Empty: not known.
+    """
+
+    at: datetime
+    held: tuple[str, ...]
+    saw: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Signals:
     """Everything the triggers look at, read once, before any decision.
 
@@ -222,6 +242,12 @@ class Signals:
         event_urgency: As given with it.
         rolled_back_from: Version that the newest rollback took out of service, or None.
         rolled_back_at: When that took effect.
+        errors: Its errors on the rows that came after its holdout, one look a day in the order of time: ``requests``
+            are rows, ``wrong`` those answered wrongly (regression: further off than ``profile.error_limit``).
+        saw: Which rows and labels this evaluation rests on; see :class:`Evaluation`.
+        evaluations: Earlier ones of this Production version since the last retraining, the newest first.
+        evaluated_at: When the triggers were last evaluated, whatever came of it; None: never.
+        retrained_at: When they, or an event, last started a training.
         unavailable: What could not be read, by signal name, with the reason.
     """
 
@@ -238,6 +264,11 @@ class Signals:
     event_urgency: Urgency = "high"
     rolled_back_from: str | None = None
     rolled_back_at: datetime | None = None
+    errors: tuple[Look, ...] | None = None
+    saw: str = ""
+    evaluations: tuple[Evaluation, ...] = ()
+    evaluated_at: datetime | None = None
+    retrained_at: datetime | None = None
     unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -354,6 +385,22 @@ class Look:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Beside:
+    """Another version that answered at the same time as the one that is watched.
+
+    Attributes:
+        version: In MLflow.
+        role: ``canary``: it answered other requests. ``shadow``: it answered, unseen, those that the watched version
+            had answered, so that it tells of wrong answers only, and neither of failures nor of time.
+        looks: Of the same intervals, in the same order; empty intervals have zero counts.
+    """
+
+    version: str
+    role: Literal["canary", "shadow"]
+    looks: tuple[Look, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HealthEvidence:
     """What the watch judges.
 
@@ -365,6 +412,9 @@ class HealthEvidence:
         unavailable: Why the source could not be read, or None.
         partial: What of the evidence is missing although the rest could be read, or None. An alarm counts all the
             same; nothing is healthy.
+        read_at: When the labels were read; None: at ``now``. Of a period that is over it is later than that.
+        beside: Another version that answered at the same time, asked for once the watched one is shown to be bad.
+        alone: Why there is none, where it was asked for.
     """
 
     looks: tuple[Look, ...]
@@ -373,6 +423,9 @@ class HealthEvidence:
     last_request: datetime | None
     unavailable: str | None = None
     partial: str | None = None
+    read_at: datetime | None = None
+    beside: Beside | None = None
+    alone: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,12 @@ from tasks import freshness
 from tasks import profile as profiles
 from tasks.case import Case
 from tasks.data import Dataset, load, schema_changes
+from tasks.decide.concept import DAY
 from tasks.decide.metrics import Unmeasurable, measure
+from tasks.expression import TRIGGERS
+from tasks.past import earlier
 from tasks.plugins import custom_metric
-from tasks.records import ColumnProfile, Measurement, Profile, Scores, Signals, Standing, Urgency
+from tasks.records import ColumnProfile, Look, Measurement, Profile, Scores, Signals, Standing, Urgency
 from tasks.scoring import classes_of, score
 
 
@@ -65,14 +68,14 @@ def observe(case: Case, standing: Standing, *, event: str | None = None, urgency
         "production": standing.production,
         "rolled_back_from": back.previous if back is not None else None,
         "rolled_back_at": back.applied_at if back is not None else None,
+        **earlier(case, standing),
     }
     if standing.production is None:
         return Observed(Signals(**known), dataset)  # type: ignore[arg-type]
     profile = profile_of(case, standing.production)
     if profile is None:
         why = f"version {standing.production} has no stored profile; promote a version that was trained by Backstop"
-        names = ("age", "drift", "performance", "prediction", "volume", "upstream")
-        return Observed(Signals(**known, unavailable=dict.fromkeys(names, why)), dataset)  # type: ignore[arg-type]
+        return Observed(Signals(**known, unavailable=dict.fromkeys(TRIGGERS, why)), dataset)  # type: ignore[arg-type]
     signals = replace(_against(case, standing.production, profile, dataset), **known)  # type: ignore[arg-type]
     if seen is None or not _depends_on_rows_only(case, signals):
         return Observed(signals, dataset)
@@ -92,13 +95,15 @@ def _against(case: Case, version: str, profile: Profile, dataset: Dataset) -> Si
     recent = newer.between(case.now - case.policy.triggers.window, case.now)
     unavailable: dict[str, str] = {}
     changes = schema_changes(recent, profile)
-    prediction, performance = _answers(case, version, profile, recent, unavailable)
+    prediction, performance, errors = _answers(case, version, profile, newer, unavailable)
     return Signals(
         now=case.now,
         profile=profile,
         recent=profiles.count(recent.features, profile.columns),
         recent_prediction=prediction,
         performance=performance,
+        errors=errors,
+        saw=_saw(newer),
         labelled_since=len(newer.labelled),
         schema=changes,
         source_version=case.policy.data.source_version,
@@ -125,7 +130,11 @@ def _turns(case: Case, profile: Profile, signals: Signals, dataset: Dataset) -> 
     for rows, window in ((after, case.policy.data.lookback), (recent, rules.window)):
         if len(rows):
             yield rows[0].to_pydatetime() + window
-    limits = ((profile.trained_at, rules.age), (signals.rolled_back_at, rules.rollback_cool_down))
+    limits = (
+        *((profile.trained_at, rules.age), (signals.rolled_back_at, rules.rollback_cool_down)),
+        (signals.retrained_at, rules.cool_down),
+        *_ripening(case, signals),
+    )
     for since, limit in limits:
         if since is not None and limit is not None and since + limit > now:
             yield since + limit
@@ -133,24 +142,81 @@ def _turns(case: Case, profile: Profile, signals: Signals, dataset: Dataset) -> 
         yield now
 
 
+def _ripening(case: Case, signals: Signals) -> Iterator[tuple[datetime, timedelta]]:
+    """The ends of days whose labels do not count yet, and for how long they do not."""
+    rule = case.policy.triggers.concept
+    if rule is not None and rule.labels is not None and signals.errors:
+        yield from ((look.start + DAY, rule.labels.delay) for look in signals.errors)
+
+
+def _saw(newer: Dataset) -> str:
+    """By which two evaluations are told apart: the newest row since training, and how many rows and labels there are.
+
+    Of these none is lost before the lookback window ends, so that time alone makes no other evaluation of it.
+    """
+    newest = newer.time[-1].isoformat() if len(newer) else "no row"
+    return f"{newest}, {len(newer)} rows, {int(newer.target.notna().sum())} labels"
+
+
 def _answers(
-    case: Case, version: str, profile: Profile, recent: Dataset, unavailable: dict[str, str]
-) -> tuple[ColumnProfile | None, Measurement | None]:
-    """The Production version's answers on the recent rows: their distribution, and how good they were."""
-    policy = case.policy
-    if not len(recent):
-        unavailable |= dict.fromkeys(("prediction", "performance"), _since(profile.holdout.end))
-        return None, None
+    case: Case, version: str, profile: Profile, newer: Dataset, unavailable: dict[str, str]
+) -> tuple[ColumnProfile | None, Measurement | None, tuple[Look, ...] | None]:
+    """The Production version's answers on the rows that came after its holdout.
+
+    Returns:
+        How those within the policy's window are distributed, how good they were, and where all of them were wrong.
+    """
+    policy, asked = case.policy, ("prediction", "performance", "concept")
+    start = max(profile.holdout.end, case.now - policy.triggers.window)
+    recent = np.asarray(newer.time >= pd.Timestamp(start))
+    wanted = newer if policy.triggers.concept is not None else newer.take(recent)
+    if not len(wanted):
+        unavailable |= dict.fromkeys(asked, _since(profile.holdout.end))
+        return None, None, None
     try:
         model = case.registry().load(case.ledger, policy, version)
-        scores = score(model, recent, classes=classes_of(model, recent, policy))
+        scores = score(model, wanted, classes=classes_of(model, wanted, policy))
     except Exception as error:  # noqa: BLE001  whatever the model raises, the other signals are still read
-        unavailable |= dict.fromkeys(
-            ("prediction", "performance"), f"version {version} could not score the recent rows: {error}"
+        unavailable |= dict.fromkeys(asked, f"version {version} could not score the recent rows: {error}")
+        return None, None, None
+    errors = _errors(profile, wanted, scores)
+    window = wanted.time >= pd.Timestamp(start)
+    if not window.any():
+        unavailable |= dict.fromkeys(asked[:2], _since(start))
+        return None, None, errors
+    within, rows = rows_of(scores, np.asarray(window)), wanted.take(np.asarray(window))
+    prediction = profiles.count_prediction(within, profile.prediction) if profile.prediction else None
+    return prediction, _performance(case, within, rows, unavailable), errors
+
+
+def _errors(profile: Profile, rows: Dataset, scores: Scores) -> tuple[Look, ...] | None:
+    """Right and wrong answers by day, counted from the end of the holdout; None where no answer is known to be wrong.
+
+    Days before the first row that is still there are left out: nothing is known of them.
+    """
+    if not scores.classes and profile.error_limit is None:
+        return None
+    labelled = rows.target.notna().to_numpy()
+    if scores.classes:
+        wrong = labelled & (scores.prediction != scores.truth)
+    else:
+        wrong = labelled & ~(np.abs(scores.prediction - scores.truth) <= profile.error_limit)
+    begin = pd.Timestamp(profile.holdout.end)
+    days = np.asarray((rows.time - begin) // pd.Timedelta(DAY), dtype=np.int64)
+    first, last = int(days.min()), int(days.max())
+    sums = [np.bincount(days - first, weights=one, minlength=last - first + 1) for one in (labelled, wrong)]
+    total = np.bincount(days - first, minlength=last - first + 1)
+    return tuple(
+        Look(
+            start=profile.holdout.end + (first + number) * DAY,
+            requests=int(total[number]),
+            errors=0,
+            slow=0,
+            labelled=int(sums[0][number]),
+            wrong=int(sums[1][number]),
         )
-        return None, None
-    prediction = profiles.count_prediction(scores, profile.prediction) if profile.prediction else None
-    return prediction, _performance(case, scores, recent, unavailable)
+        for number in range(last - first + 1)
+    )
 
 
 def _performance(case: Case, scores: Scores, recent: Dataset, unavailable: dict[str, str]) -> Measurement | None:

@@ -28,6 +28,8 @@ Progress = Callable[[int, int, str], None]
 """Is told (steps done, steps in all, what they are), often, and from the thread that trains."""
 
 _TICK = timedelta(microseconds=1)
+_USUAL = 0.9
+"""Share of a regression's answers on the holdout that are no errors."""
 _FACTOR = 3
 """Of successive halving: a third of the parameter sets goes on, on three times the rows."""
 
@@ -240,6 +242,7 @@ def profile_of(
         measurements: Its metrics there.
         now: When it was trained.
     """
+    limit, errors = errors_of(holdout_scores)
     return Profile(
         columns=profiles.describe(split.train.features),
         prediction=profiles.describe_prediction(holdout_scores),
@@ -251,7 +254,25 @@ def profile_of(
         holdout=_span(split.holdout),
         fingerprint=fingerprint(split.train),
         source_version=policy.data.source_version,
+        errors=errors,
+        error_limit=limit,
     )
+
+
+def errors_of(scores: Scores) -> tuple[float | None, tuple[int, int]]:
+    """What counts as an error of this model, and how many of its answers on the holdout were one.
+
+    A class is wrong or right. In regression an answer is an error when it is further off than nine of ten on the
+    holdout; that limit is a value that occurred there, so the exact bounds of a share hold for it too.
+
+    Returns:
+        The limit, None in classification; and (errors, answers).
+    """
+    if scores.classes:
+        return None, (int((scores.prediction != scores.truth).sum()), int(scores.truth.size))
+    off = np.abs(scores.prediction - scores.truth)
+    limit = float(np.quantile(off, _USUAL, method="inverted_cdf"))
+    return limit, (int((~(off <= limit)).sum()), int(off.size))
 
 
 def _span(rows: Dataset) -> Span:

@@ -10,9 +10,23 @@ from typing import Any
 import numpy as np
 
 from tasks.dossier import Dossier
-from tasks.policy import Gate, Health, Learn, PerformanceCheck, RegressionCheck, Rollout, Shadow, Triggers
+from tasks.policy import (
+    ConceptTrigger,
+    Confirm,
+    FalseRetrains,
+    Gate,
+    Health,
+    Labels,
+    Learn,
+    PerformanceCheck,
+    RegressionCheck,
+    Rollout,
+    Shadow,
+    Triggers,
+)
 from tasks.records import (
     ColumnProfile,
+    Evaluation,
     Finding,
     GateEvidence,
     HealthEvidence,
@@ -125,7 +139,10 @@ def triggers(moved: int = 3, accuracy: float = 0.7) -> Dossier:
         trained=SPAN,
         holdout=SPAN,
         fingerprint="x",
+        errors=(200, 1000),
     )
+    counts = {"requests": 50, "errors": 0, "slow": 0, "labelled": 40, "wrong": 8}
+    days = tuple(Look(start=SPAN.end + day * timedelta(days=1), **counts) for day in range(6))
     signals = Signals(
         now=NOW,
         profile=profile,
@@ -133,10 +150,27 @@ def triggers(moved: int = 3, accuracy: float = 0.7) -> Dossier:
         recent=tuple(column(f"f{n}", *((900, 100, 0) if n < moved else (510, 490, 0))) for n in range(4)),
         recent_prediction=column("(prediction)", 480, 520, 0),
         performance=measured(accuracy),
+        errors=days,
         labelled_since=120,
         unavailable={"upstream": "the feature store did not answer"},
     )
     return Dossier("triggers", {"signals": signals, "rules": Triggers()})
+
+
+def restrained() -> Dossier:
+    """What holds, and does not count yet."""
+    given = triggers(3, 0.81).given
+    before = Evaluation(at=NOW - timedelta(days=1), held=("drift",), saw="row 6")
+    signals = replace(
+        given["signals"], saw="row 7", evaluations=(before,), evaluated_at=before.at, retrained_at=SPAN.end
+    )
+    rules = Triggers(
+        confirm=Confirm(times=3, of=3),
+        cool_down=timedelta(days=2),
+        false_retrains=FalseRetrains(at_most=1),
+        concept=ConceptTrigger(labels=Labels(delay=timedelta(days=2))),
+    )
+    return Dossier("triggers", {"signals": signals, "rules": rules})
 
 
 def rollback(tried: tuple[Finding, ...] = (FAILS, ANSWERS), **changes: Any) -> Dossier:
@@ -171,6 +205,7 @@ def examples() -> dict[str, Dossier]:
     return {
         "triggers retrain": triggers(),
         "triggers keep": triggers(0, 0.81),
+        "triggers keep, restrained": restrained(),
         "gate binary": gate(),
         "gate multiclass": gate("multiclass", "f1_macro"),
         "gate regression": gate("regression", "r2"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, timedelta
 
-from tasks.decide import decay, drift, phrase
+from tasks.decide import budget, concept, decay, drift, phrase, restraint
 from tasks.decide.influence import Unmeasurable
 from tasks.expression import parse
-from tasks.policy import DriftTrigger, PerformanceTrigger, PredictionTrigger, Triggers
+from tasks.policy import ConceptTrigger, DriftTrigger, PerformanceTrigger, PredictionTrigger, Triggers
 from tasks.records import Finding, Outcome, Profile, Signals, Urgency, Verdict
 
 _URGENCIES: tuple[Urgency, ...] = ("low", "medium", "high", "critical")
@@ -16,10 +16,13 @@ _READ_AS = {
     "age": ("age", "profile"),
     "drift": ("drift", "recent"),
     "performance": ("performance",),
+    "concept": ("concept",),
     "prediction": ("prediction", "recent_prediction"),
     "volume": ("volume", "labelled_since"),
     "upstream": ("upstream", "schema"),
 }
+_BESIDE = frozenset({"cool_down", "confirm", "budget"})
+"""Findings that are no trigger's."""
 
 
 def decide(signals: Signals, rules: Triggers) -> Verdict:
@@ -27,8 +30,10 @@ def decide(signals: Signals, rules: Triggers) -> Verdict:
 
     An event or a missing Production version retrains whatever else holds. Otherwise the enabled triggers are combined
     as ``rules.retrain_when`` says: ``any``, ``all`` of the enabled ones, or an expression. An unknown trigger never
-    tips the decision, and the reason names it. For ``rules.rollback_cool_down`` after a rollback only an event
-    retrains, or bad data, retraining and rollback would go round in a circle.
+    tips the decision, and the reason names it. For ``rules.rollback_cool_down`` after a rollback, and for
+    ``rules.cool_down`` after a retraining, only an event retrains, or bad data, retraining and rollback would go round
+    in a circle. With ``rules.confirm`` a trigger counts once it held in several evaluations. With
+    ``rules.false_retrains`` each trigger is asked at the level that keeps the budget over all of them.
     """
     if signals.profile is None and signals.production is None:
         first = Finding(
@@ -38,10 +43,15 @@ def decide(signals: Signals, rules: Triggers) -> Verdict:
             urgency="medium",
         )
         return _verdict((*_event(signals), first), fires=True)
-    findings = tuple(_judged(name, signals, rules) for name in rules.enabled)
-    event, cooling = _event(signals), _cooling(signals, rules)
+    allowed = budget.allowance(signals, rules)
+    strict = budget.within(rules, allowed)
+    found = tuple(_judged(name, signals, strict, allowed) for name in rules.enabled)
+    findings = restraint.confirmed(found, signals, rules.confirm)
+    event, cooling = _event(signals), restraint.cooling(signals, rules)
     fires = bool(event) or (not cooling and _holds(findings, rules))
-    return _verdict((*event, *cooling, *findings), fires=fires, rule=rules.retrain_when)
+    beside = (*restraint.asked(signals, rules.confirm), *([allowed.finding] if allowed else []))
+    told = (*event, *cooling, *findings, *beside)
+    return _verdict(told, fires=fires, rule=rules.retrain_when)
 
 
 def _holds(findings: tuple[Finding, ...], rules: Triggers) -> bool:
@@ -55,7 +65,7 @@ def _holds(findings: tuple[Finding, ...], rules: Triggers) -> bool:
 
 def _verdict(findings: tuple[Finding, ...], *, fires: bool, rule: str = "any") -> Verdict:
     fired = [finding for finding in findings if finding.outcome == "breach"]
-    calm = [finding for finding in findings if finding.outcome in {"ok", "exempt"} and finding.name != "cool_down"]
+    calm = [finding for finding in findings if finding.outcome in {"ok", "exempt"} and finding.name not in _BESIDE]
     unknown = [finding for finding in findings if finding.outcome == "unknown"]
     cooling = next((finding.reason for finding in findings if finding.name == "cool_down"), "")
     parts = [f"{finding.name}: {finding.reason}" for finding in fired]
@@ -68,7 +78,7 @@ def _verdict(findings: tuple[Finding, ...], *, fires: bool, rule: str = "any") -
         parts.append(_calm(calm, in_full=not fires))
     if unknown:
         parts.append("unknown: " + ", ".join(f"{finding.name} ({finding.reason})" for finding in unknown))
-    if not findings:
+    if all(finding.name in _BESIDE for finding in findings):
         parts = ["no trigger is enabled in the policy"]
     urgencies = [finding.urgency for finding in fired if finding.urgency is not None]
     return Verdict(
@@ -93,24 +103,12 @@ def _event(signals: Signals) -> tuple[Finding, ...]:
     return (Finding(name="event", outcome="breach", reason=reason, urgency=signals.event_urgency),)
 
 
-def _cooling(signals: Signals, rules: Triggers) -> tuple[Finding, ...]:
-    """Whether a rollback is so recent that the triggers do not count yet."""
-    back, pause = signals.rolled_back_at, rules.rollback_cool_down
-    if back is None or pause is None or signals.now - back >= pause:
-        return ()
-    reason = (
-        f"version {signals.rolled_back_from} was rolled back from {phrase.period(signals.now - back)} ago, and no "
-        f"trigger counts before {(back + pause).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    )
-    evidence = {"rolled_back_from": signals.rolled_back_from, "rolled_back_at": back.isoformat()}
-    return (Finding(name="cool_down", outcome="exempt", reason=reason, evidence=evidence),)
-
-
-def _judged(name: str, signals: Signals, rules: Triggers) -> Finding:
+def _judged(name: str, signals: Signals, rules: Triggers, allowed: budget.Allowance | None) -> Finding:
     judges: dict[str, Callable[[], Finding]] = {
         "age": lambda: _age(signals, rules.age or timedelta.max),
         "drift": lambda: _drift(signals, rules.drift or DriftTrigger()),
         "performance": lambda: _performance(signals, rules.performance or PerformanceTrigger()),
+        "concept": lambda: _concept(signals, rules.concept or ConceptTrigger()),
         "prediction": lambda: _prediction(signals, rules.prediction or PredictionTrigger()),
         "volume": lambda: _volume(signals, rules.volume or 0),
         "upstream": lambda: _upstream(signals),
@@ -118,6 +116,9 @@ def _judged(name: str, signals: Signals, rules: Triggers) -> Finding:
     missing = [signals.unavailable[key] for key in _READ_AS[name] if key in signals.unavailable]
     if missing:
         return Finding(name=name, outcome="unknown", reason=phrase.one_line("; ".join(missing)))
+    if allowed is not None and allowed.each <= 0 and name in budget.CHANCE:
+        reason = "the last evaluation was at this moment or later: the budget of false retrainings has grown by nothing"
+        return Finding(name=name, outcome="unknown", reason=reason)
     try:
         return judges[name]()
     except Unmeasurable as reason:
@@ -203,6 +204,22 @@ def _performance(signals: Signals, rules: PerformanceTrigger) -> Finding:
         raise Unmeasurable(f"the policy asks for {rules.metric}, but {current.metric} was measured")
     baseline = None if signals.profile is None else signals.profile.metric(current.metric)
     return decay.judge(current, baseline, rules)
+
+
+def _concept(signals: Signals, rules: ConceptTrigger) -> Finding:
+    profile = _profile(signals)
+    if signals.errors is None:
+        raise Unmeasurable("no labelled rows were scored that came after the holdout")
+    baseline = profile.errors or _errors_at_training(profile)
+    return concept.judge(signals.errors, baseline, rules, now=signals.now, limit=profile.error_limit)
+
+
+def _errors_at_training(profile: Profile) -> tuple[int, int] | None:
+    """From the accuracy, in a profile of before the errors themselves were kept."""
+    accuracy = profile.metric("accuracy")
+    if accuracy is None or not 0 <= accuracy.value <= 1:
+        return None
+    return round((1 - accuracy.value) * accuracy.n), accuracy.n
 
 
 def _prediction(signals: Signals, rules: PredictionTrigger) -> Finding:

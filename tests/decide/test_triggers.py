@@ -10,7 +10,7 @@ import pytest
 
 from tasks.decide.triggers import decide
 from tasks.policy import DriftTrigger, PerformanceTrigger, Triggers
-from tasks.records import ColumnProfile, Finding, Measurement, Profile, Signals, Span, Verdict, to_plain
+from tasks.records import ColumnProfile, Finding, Look, Measurement, Profile, Signals, Span, Verdict, to_plain
 
 TRAINED = datetime(2024, 4, 1, tzinfo=UTC)
 NOW = datetime(2024, 4, 15, tzinfo=UTC)
@@ -50,10 +50,17 @@ def signals(drifted: int = 0, **changes: object) -> Signals:
         "recent": tuple(column(f"f{i}", MOVED if i < drifted else STILL) for i in range(20)),
         "recent_prediction": column("(prediction)"),
         "performance": accuracy(0.8),
+        "errors": steady(),
         "labelled_since": 1000,
         "source_version": "v1",
     }
     return Signals(**(fields | changes))  # type: ignore[arg-type]
+
+
+def steady(days: int = 14, rows: int = 100, wrong: int = 20) -> tuple[Look, ...]:
+    """So many days in which as many answers were wrong as at training."""
+    counts = {"requests": rows, "errors": 0, "slow": 0, "labelled": rows, "wrong": wrong}
+    return tuple(Look(start=TRAINED + timedelta(days=day), **counts) for day in range(days))
 
 
 def finding(verdict: Verdict, name: str) -> Finding:
@@ -79,13 +86,13 @@ def test_nothing_fired_says_what_was_looked_at() -> None:
     verdict = decide(signals(), Triggers())
     assert verdict.decision == "keep"
     assert verdict.reason.startswith("Retrain model: false — looked at age (trained 14 days ago")
-    for name in ("drift", "performance", "prediction", "volume", "upstream"):
+    for name in ("drift", "performance", "concept", "prediction", "volume", "upstream"):
         assert f"{name} (" in verdict.reason
     assert verdict.urgency is None
 
 
 def test_no_trigger_at_all_keeps_and_says_so() -> None:
-    off = Triggers(age=None, drift=None, performance=None, prediction=None, volume=None, upstream=False)
+    off = Triggers(age=None, drift=None, performance=None, concept=None, prediction=None, volume=None, upstream=False)
     verdict = decide(signals(drifted=20), off)
     assert verdict.decision == "keep"
     assert "no trigger is enabled" in verdict.reason
@@ -278,7 +285,8 @@ def test_two_triggers_that_were_both_required_do_not_retrain_alone() -> None:
 
 
 def test_all_needs_every_enabled_trigger() -> None:
-    rules = Triggers(retrain_when="all", age=timedelta(days=14), prediction=None, volume=None, upstream=False)
+    shared = {"age": timedelta(days=14), "concept": None, "prediction": None, "volume": None, "upstream": False}
+    rules = Triggers(retrain_when="all", **shared)  # type: ignore[arg-type]
     assert decide(signals(drifted=20), rules).decision == "keep"
     assert decide(signals(drifted=20, performance=accuracy(0.7)), rules).decision == "retrain"
 
@@ -297,7 +305,7 @@ def test_everything_unavailable_keeps_production() -> None:
     verdict = decide(dead, Triggers())
     assert verdict.decision == "keep"
     assert {one.outcome for one in verdict.findings} == {"unknown"}
-    assert verdict.reason.count("the database is down") == 6
+    assert verdict.reason.count("the database is down") == 7
 
 
 def test_a_verdict_is_plain_json() -> None:
