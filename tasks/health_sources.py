@@ -95,7 +95,9 @@ def late(started: datetime, judged: Period, health: Health) -> tuple[Period, ...
         health: The policy's rules.
     """
     found: list[Period] = []
-    while not judged.first and len(found) < _LATE:
+    delay = health.labels.delay if health.labels is not None else timedelta(0)
+    most = max(_LATE, math.ceil(delay / _DAY) + 2)  # what is old enough to count is looked at once more
+    while not judged.first and len(found) < most:
         judged = period(started, judged.start - timedelta(microseconds=1), health)
         found.append(judged)
     return tuple(found)

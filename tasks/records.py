@@ -444,6 +444,7 @@ class RolloutEvidence:
         unavailable: Why the source could not be read, or None.
         partial: What of the evidence is missing although the rest could be read, or None. An alarm counts all the
             same; no step is taken.
+        frozen: Why nothing may move: the watch found Production bad, and not by a cause of its own. None: it may.
     """
 
     version: str
@@ -456,6 +457,7 @@ class RolloutEvidence:
     production: tuple[Look, ...]
     unavailable: str | None = None
     partial: str | None = None
+    frozen: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -176,9 +176,18 @@ def _dossier(case: Case, rollout: Rollout, routing: Routing | None) -> Dossier:
         production=theirs.looks,
         unavailable=ours.unavailable or theirs.unavailable,
         partial="; ".join(missing) or None,
+        frozen=_frozen(case, rollout),
     )
     rules = {"rules": policy.rollout, "health": policy.health, "problem": policy.problem}
     return Dossier("rollout", {"evidence": evidence, **rules})
+
+
+def _frozen(case: Case, rollout: Rollout) -> str | None:
+    """Why nothing may move, where the watch says so of the version in Production."""
+    last = next(iter(case.ledger.decisions(case.model, "health", limit=1)), None)
+    if last is None or last.version != rollout.baseline or last.verdict.decision != "frozen" or last.at > case.now:
+        return None
+    return f"version {rollout.baseline} in Production is bad as well since {last.at:%Y-%m-%d %H:%M} UTC: nothing moves"
 
 
 def _note_once(case: Case, rollout: Rollout, verdict: Verdict, dossier: Dossier) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from tasks.beside import beside
 from tasks.case import Case
 from tasks.decide.health import unread_since
 from tasks.dossier import Dossier
@@ -55,7 +56,7 @@ def tick(case: Case, standing: Standing) -> Tick:
     verdicts: tuple[Verdict, ...] = ()
     for period in due(since, case.now, case.policy.health, judged_until=known.at if known and not unread else None):
         dossier = _dossier(case, version, period, since=since, unread=unread, never=known is None)
-        verdict = reach(dossier)
+        dossier, verdict = _judged(case, standing, dossier, period)
         verdicts += (verdict,)
         lost = unread_since(verdict)
         changed = known is None or known.verdict.decision != verdict.decision or (unread is None) != (lost is None)
@@ -64,14 +65,30 @@ def tick(case: Case, standing: Standing) -> Tick:
             case.note(verdict, dossier, version=version)
         if verdict.decision == "unhealthy":
             return _unhealthy(case, standing, version, verdicts, newly=changed)
+        if verdict.decision == "frozen":
+            return _frozen(case, version, verdicts, newly=changed)
         if verdict.decision == "healthy" and version not in standing.known_good:
             case.state(version, "known-good", verdict.reason)
-        if case.now >= period.end and (found := _late(case, version, since, period)) is not None:
-            return _unhealthy(case, standing, version, (*verdicts, found), newly=changed)
+        if case.now >= period.end and (found := _late(case, standing, version, since, period)) is not None:
+            verdicts += (found,)
+            if found.decision == "frozen":
+                return _frozen(case, version, verdicts, newly=changed)
+            return _unhealthy(case, standing, version, verdicts, newly=changed)
     return _quiet(case, standing, version, verdicts)
 
 
-def _late(case: Case, version: str, since: datetime, judged: Period) -> Verdict | None:
+def _judged(case: Case, standing: Standing, dossier: Dossier, period: Period) -> tuple[Dossier, Verdict]:
+    """The verdict with what it rests on. Only of a version that is shown to be bad it is asked who else is."""
+    verdict = reach(dossier)
+    if verdict.decision != "unhealthy":
+        return dossier, verdict
+    other, alone = beside(case, standing, start=period.start, end=min(case.now, period.end))
+    evidence = replace(dossier.given["evidence"], beside=other, alone=alone)
+    asked = replace(dossier, given={**dossier.given, "evidence": evidence})
+    return asked, reach(asked)
+
+
+def _late(case: Case, standing: Standing, version: str, since: datetime, judged: Period) -> Verdict | None:
     """What labels say that came when their period was over; None where they say nothing against the version.
 
     Looked at once a day, when another period is over: that is how long a label that is late already may wait.
@@ -80,8 +97,8 @@ def _late(case: Case, version: str, since: datetime, judged: Period) -> Verdict 
         return None
     for period in late(since, judged, case.policy.health):
         dossier = _dossier(case, version, period, since=since, unread=None, never=False)
-        verdict = reach(dossier)
-        if verdict.decision == "unhealthy":
+        dossier, verdict = _judged(case, standing, dossier, period)
+        if verdict.decision in {"unhealthy", "frozen"}:
             case.note(verdict, dossier, version=version)
             return verdict
     return None
@@ -113,7 +130,7 @@ def _dossier(
     if evidence.partial is not None or (evidence.unavailable is not None and (seen is None or unread is not None)):
         seen = unread or (since if never else case.now)
     # Silence begins when the version came into Production, not when it last served before that, nor with the period.
-    evidence = replace(evidence, last_request=max(seen or since, since))
+    evidence = replace(evidence, last_request=max(seen or since, since), read_at=case.now)
     given = {"evidence": evidence, "rules": policy.health, "problem": policy.problem}
     return Dossier("health", {**given, "planned_looks": period.planned_looks})
 
@@ -126,6 +143,16 @@ def _unhealthy(case: Case, standing: Standing, version: str, verdicts: tuple[Ver
     )
     news = _page_once(case, version, title, back.reason, always=newly or back.transition is not None)
     return Tick(decision, back.reason, (*verdicts, back.verdict), back.transition, news=news or case.dry_run)
+
+
+def _frozen(case: Case, version: str, verdicts: tuple[Verdict, ...], *, newly: bool) -> Tick:
+    """Bad together with another version, or perhaps: nothing moves, and a person is called."""
+    cause = next(one for one in verdicts[-1].findings if one.name == "shared_cause")
+    other = f"version {cause.evidence['other']}"
+    told = "are bad at once" if cause.outcome == "breach" else "cannot be told apart yet"
+    title = f"{case.model}: version {version} and {other} {told}, nothing is rolled back"
+    news = _page_once(case, version, title, verdicts[-1].reason, always=newly)
+    return Tick("held", f"version {version} stays: {verdicts[-1].reason}", verdicts, news=news or case.dry_run)
 
 
 def _quiet(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict, ...]) -> Tick:

@@ -25,6 +25,7 @@ from tasks.policy import (
     Triggers,
 )
 from tasks.records import (
+    Beside,
     ColumnProfile,
     Evaluation,
     Finding,
@@ -99,6 +100,16 @@ def health(errors: int = 3, minutes: int = 30, labelled: int = 20) -> Dossier:
     )
     seen = HealthEvidence(looks=looks, now=moments[-1], started=moments[0], last_request=moments[-1])
     return Dossier("health", {"evidence": seen, "rules": Health(), "problem": "binary", "planned_looks": 30})
+
+
+def frozen() -> Dossier:
+    """Bad together with a canary."""
+    given = health(60).given
+    evidence = given["evidence"]
+    looks = tuple(replace(look, requests=20, errors=12, slow=0, labelled=0, wrong=0) for look in evidence.looks)
+    return Dossier(
+        "health", {**given, "evidence": replace(evidence, beside=Beside(version="2", role="canary", looks=looks))}
+    )
 
 
 def rollout(errors: int = 1, minutes: int = 20, requests: int = 60, weight: int = 5) -> Dossier:
@@ -219,6 +230,7 @@ def examples() -> dict[str, Dossier]:
         "health healthy": health(),
         "health unhealthy": health(60),
         "health unknown": health(0, 2),
+        "health frozen": frozen(),
         "rollout step": rollout(),
         "rollout promote": rollout(weight=50),
         "rollout hold": rollout(0, 2),

@@ -23,25 +23,32 @@ class _Metric:
     Attributes:
         name: As in the policy.
         tolerated: Share of bad outcomes that is tolerated.
+        count: (bad outcomes, all that count) of a look.
         bad: Bad outcomes per look.
+        total: All that count, per look.
         words: What a bad outcome is.
         log_e: Log of its e-process after each look.
     """
 
     name: str
     tolerated: float
+    count: Callable[[Look], tuple[int, int]]
     bad: tuple[int, ...]
+    total: tuple[int, ...]
     words: str
     log_e: tuple[float, ...]
 
 
 def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, planned_looks: int) -> Verdict:
-    """Healthy, unhealthy or unknown, from all looks since the start of the watch.
+    """Healthy, unhealthy, frozen or unknown, from all looks since the start of the watch.
 
     Each enabled metric has an e-process against its limit; the alarm is their mean at 1/``false_rollback``, at this
     look or any before it, so that looking every minute costs nothing. Answers without a label count as right: labels
-    of wrong answers tend to come first. Before the planned looks are over nothing is healthy, and afterwards only with
-    ``min_requests`` requests and all of the evidence; what the watch could not have seen is part of the reason.
+    of wrong answers tend to come first; with ``labels`` only answers older than its delay count, and of those the
+    labelled ones. What is shown to be bad together with another version that answers at the same time, or may be, is
+    ``frozen`` and not unhealthy: a rollback would mend nothing (:mod:`tasks.decide.cause`). Before the planned looks
+    are over nothing is healthy, and afterwards only with ``min_requests`` requests and all of the evidence; what the
+    watch could not have seen is part of the reason.
 
     Args:
         evidence: What was counted.
@@ -57,7 +64,7 @@ def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, pl
     traffic = _traffic(evidence, rules)
     if evidence.unavailable is not None or _contradiction(evidence.looks):
         return _unknown(traffic.reason, (traffic,))
-    metrics = _metrics(evidence.looks, rules, problem, planned_looks)
+    metrics = _metrics(evidence, rules, problem, planned_looks)
     if not metrics:
         return _unknown("no health metric is enabled in the policy", (traffic,))
     if not evidence.looks:
@@ -66,7 +73,9 @@ def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, pl
     peak = combined.index(max(combined))
     threshold = -math.log(rules.false_rollback)
     if combined[peak] >= threshold:
-        return _unhealthy(evidence, metrics, traffic, (peak, combined[peak], threshold))
+        verdict = _unhealthy(evidence, rules, metrics, traffic, (peak, combined[peak], threshold))
+        asked = evidence.beside is not None or evidence.alone is not None
+        return _with_cause(verdict, evidence, metrics, rules, planned_looks) if asked else verdict
     return _quiet(evidence, rules, metrics, traffic, planned_looks)
 
 
@@ -82,21 +91,33 @@ def _unknown(reason: str, findings: tuple[Finding, ...]) -> Verdict:
     return Verdict(judge="health", decision="unknown", reason=phrase.one_line(reason), findings=findings)
 
 
-def _metrics(looks: tuple[Look, ...], rules: Health, problem: Problem | str, planned: int) -> list[_Metric]:
-    limits: list[tuple[str, float, Callable[[Look], int], str]] = []
+def _metrics(evidence: HealthEvidence, rules: Health, problem: Problem | str, planned: int) -> list[_Metric]:
+    limits: list[tuple[str, float, Callable[[Look], tuple[int, int]], str]] = []
     if rules.error_rate is not None:
-        limits.append(("error_rate", rules.error_rate, lambda look: look.errors, "failed"))
+        limits.append(("error_rate", rules.error_rate, lambda look: (look.errors, look.requests), "failed"))
     if rules.latency_p95 is not None:
         slower = f"took more than {phrase.period(rules.latency_p95)}"
-        limits.append(("latency_p95", _SLOW, lambda look: look.slow, slower))
+        limits.append(("latency_p95", _SLOW, lambda look: (look.slow, look.requests), slower))
     if rules.accuracy is not None and problem != "regression":
-        limits.append(("accuracy", 1 - rules.accuracy, lambda look: look.wrong, "were answered wrongly"))
-    total = [look.requests for look in looks]
+        limits.append(("accuracy", 1 - rules.accuracy, _answered(evidence, rules), "were answered wrongly"))
     metrics = []
     for name, tolerated, count, words in limits:
-        bad = tuple(count(look) for look in looks)
-        metrics.append(_Metric(name, tolerated, bad, words, trace(bad, total, tolerated, planned)))
+        counts = [count(look) for look in evidence.looks]
+        bad, total = tuple(one for one, _ in counts), tuple(one for _, one in counts)
+        metrics.append(_Metric(name, tolerated, count, bad, total, words, trace(bad, total, tolerated, planned)))
     return metrics
+
+
+def _answered(evidence: HealthEvidence, rules: Health) -> Callable[[Look], tuple[int, int]]:
+    """(wrong answers, those that count) of a look, in one of the two ways of counting labels that come late.
+
+    To count the labelled ones of all looks would be a third one, and wrong: the labels of wrong answers tend to come
+    first, so that every version would look bad at first.
+    """
+    if rules.labels is None:
+        return lambda look: (look.wrong, look.requests)
+    newest = (evidence.read_at or evidence.now) - rules.labels.delay - rules.tick
+    return lambda look: (look.wrong, look.labelled) if look.start <= newest else (0, 0)
 
 
 def _contradiction(looks: tuple[Look, ...]) -> str:
@@ -148,7 +169,11 @@ def _clock(moment: datetime) -> str:
 
 
 def _unhealthy(
-    evidence: HealthEvidence, metrics: list[_Metric], traffic: Finding, alarm: tuple[int, float, float]
+    evidence: HealthEvidence,
+    rules: Health,
+    metrics: list[_Metric],
+    traffic: Finding,
+    alarm: tuple[int, float, float],
 ) -> Verdict:
     peak, log_e, threshold = alarm
     carrier = max(metrics, key=lambda metric: metric.log_e[peak])
@@ -156,7 +181,7 @@ def _unhealthy(
     for metric in metrics:
         carries = metric is carrier or max(metric.log_e) >= threshold
         outcome: Outcome = "breach" if carries else "unknown"
-        said = _counted(metric, evidence)
+        said = _counted(metric, evidence, rules)
         verdict = f", shown to be more than the {phrase.percent(metric.tolerated)} tolerated"
         reason = said + (verdict if carries else "; another metric raised the alarm")
         findings.append(_finding(metric, evidence, outcome, reason, concluded=True))
@@ -167,15 +192,32 @@ def _unhealthy(
     return Verdict(judge="health", decision="unhealthy", reason=phrase.one_line(reason), findings=tuple(findings))
 
 
+def _with_cause(
+    verdict: Verdict, evidence: HealthEvidence, metrics: list[_Metric], rules: Health, planned: int
+) -> Verdict:
+    """The verdict on a version that is shown to be bad, once it was asked whether another one is as well."""
+    from tasks.decide.cause import Suspect, judge  # noqa: PLC0415  a quiet tick has no cause to look for
+
+    bad = {finding.name for finding in verdict.having("breach")}
+    suspects = [Suspect(one.name, one.words, one.tolerated, one.count) for one in metrics if one.name in bad]
+    cause = judge(evidence, suspects, rules, planned=planned)
+    frozen = bool(cause.evidence.get("page"))
+    return Verdict(
+        judge="health",
+        decision="frozen" if frozen else "unhealthy",
+        reason=phrase.one_line(f"{verdict.reason}; {cause.reason}"),
+        findings=(*verdict.findings, cause),
+    )
+
+
 def _quiet(evidence: HealthEvidence, rules: Health, metrics: list[_Metric], traffic: Finding, planned: int) -> Verdict:
     done = len(evidence.looks)
     complete = done >= planned
     trusted = complete and traffic.outcome == "ok"
     findings = [traffic]
     for metric in metrics:
-        said = f"{_counted(metric, evidence)}; {_visible(metric, evidence, rules, len(metrics))}"
-        labelled = sum(look.labelled for look in evidence.looks)
-        enough = trusted and (metric.name != "accuracy" or labelled >= rules.min_requests)
+        said = f"{_counted(metric, evidence, rules)}; {_visible(metric, evidence, rules, len(metrics))}"
+        enough = trusted and (metric.name != "accuracy" or _labelled(metric, evidence, rules) >= rules.min_requests)
         findings.append(_finding(metric, evidence, "ok" if enough else "unknown", said, concluded=trusted))
     told = "; ".join(finding.reason for finding in findings[1:])
     if trusted:
@@ -187,11 +229,11 @@ def _quiet(evidence: HealthEvidence, rules: Health, metrics: list[_Metric], traf
 
 def _visible(metric: _Metric, evidence: HealthEvidence, rules: Health, metrics: int) -> str:
     """What "no alarm" is worth: the alarm is a mean, so one metric alone must carry all of it."""
-    total = sum(look.requests for look in evidence.looks)
+    total = sum(metric.total)
     needed = math.log(metrics / rules.false_rollback)
     rate = smallest_visible(total, metric.tolerated, needed)
     if metric.name == "accuracy":
-        labelled = sum(look.labelled for look in evidence.looks)
+        labelled = _labelled(metric, evidence, rules)
         # Answers without a label count as right, so they hide as much of the damage as they are.
         hidden = rate is None or not labelled or rate * total > labelled
         if hidden:
@@ -202,18 +244,25 @@ def _visible(metric: _Metric, evidence: HealthEvidence, rules: Health, metrics: 
     return f"above {phrase.percent(rate)} would have shown"
 
 
-def _counted(metric: _Metric, evidence: HealthEvidence) -> str:
-    bad, total = sum(metric.bad), sum(look.requests for look in evidence.looks)
-    if metric.name == "accuracy":
-        labelled = sum(look.labelled for look in evidence.looks)
-        of = f"{phrase.count(labelled)} labelled ({phrase.count(total)} in all)"
+def _labelled(metric: _Metric, evidence: HealthEvidence, rules: Health) -> int:
+    """Labelled answers that count."""
+    return sum(metric.total) if rules.labels is not None else sum(look.labelled for look in evidence.looks)
+
+
+def _counted(metric: _Metric, evidence: HealthEvidence, rules: Health) -> str:
+    bad, total = sum(metric.bad), sum(metric.total)
+    if metric.name == "accuracy" and rules.labels is not None:
+        older = phrase.period(rules.labels.delay)
+        of = f"{phrase.count(total)} labelled (of those older than {older})"
+    elif metric.name == "accuracy":
+        of = f"{phrase.count(_labelled(metric, evidence, rules))} labelled ({phrase.count(total)} in all)"
     else:
         of = phrase.count(total)
     return f"{metric.name}: {phrase.count(bad)} of {of} requests {metric.words}"
 
 
 def _finding(metric: _Metric, evidence: HealthEvidence, outcome: Outcome, reason: str, *, concluded: bool) -> Finding:
-    bad, total = sum(metric.bad), int(sum(look.requests for look in evidence.looks))
+    bad, total = sum(metric.bad), sum(metric.total)
     # Every minute nothing is concluded, and nobody reads how sure that is; it would cost the tick a fifth of a second.
     interval = _interval(bad, total) if total and concluded else None
     rate = bad / total if total else None

@@ -73,7 +73,8 @@ def judge(evidence: RolloutEvidence, rules: Rollout, health: Health, *, problem:
     alarm = _alarm(metrics, rules, health)
     if alarm is not None:
         return _worse(evidence, rules, metrics, alarm)
-    findings = (_time(evidence, rules), _traffic(evidence, health), *(_shown(one, rules, health) for one in metrics))
+    shown = (_shown(one, rules, health) for one in metrics)
+    findings = (*_frozen(evidence), _time(evidence, rules), _traffic(evidence, health), *shown)
     if all(one.outcome in {"ok", "exempt"} for one in findings):
         return _onward(evidence, rules, findings)
     return _held(evidence, rules, findings)
@@ -181,6 +182,13 @@ def _worse(
 # Is it shown not to be?
 
 
+def _frozen(evidence: RolloutEvidence) -> tuple[Finding, ...]:
+    """What is bad together with Production is not shown to be worse, and that is no reason to give it more."""
+    if evidence.frozen is None:
+        return ()
+    return (Finding(name="shared_cause", outcome="unknown", reason=phrase.one_line(evidence.frozen)),)
+
+
 def _time(evidence: RolloutEvidence, rules: Rollout) -> Finding:
     lasted = max(evidence.now - evidence.stepped, timedelta(0))
     done = lasted >= rules.hold
@@ -248,7 +256,7 @@ def _missing(counts: Counts, rules: Rollout, needed: float) -> str:
 
 def _onward(evidence: RolloutEvidence, rules: Rollout, findings: tuple[Finding, ...]) -> Verdict:
     weight = rules.following(evidence.weight)
-    told = "; ".join(one.reason for one in findings[1:])
+    told = "; ".join(one.reason for one in findings if one.name != "time")
     to = f"goes from {evidence.weight}% to {weight}%" if weight < 100 else f"may replace version {evidence.baseline}"
     decision = "step" if weight < 100 else "promote"
     return _verdict(decision, f"version {evidence.version} {to}: {told}", findings)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tasks.decide.health import judge
-from tasks.policy import Health
+from tasks.policy import Health, Labels
 from tasks.records import Finding, HealthEvidence, Look, Verdict, to_plain
 
 START = datetime(2024, 4, 1, tzinfo=UTC)
@@ -179,3 +179,38 @@ def test_the_same_evidence_gives_the_same_answer_as_plain_json() -> None:
         json.dumps(to_plain(verdict(evidence)), allow_nan=False)
         for one in verdict(evidence).findings:
             json.dumps([one.value, one.interval, one.n, dict(one.evidence)])
+
+
+# Labels that come late.
+
+
+DELAYED = Health(labels=Labels(delay=timedelta(minutes=10)))
+
+
+def test_with_a_delay_only_looks_that_are_old_enough_count_and_of_those_the_labelled_answers() -> None:
+    """The labels of wrong answers come at once, those of the others after ten minutes."""
+    old = [look(i, labelled=90, wrong=9) for i in range(20)]
+    young = [look(i, labelled=10, wrong=10) for i in range(20, 30)]
+    result = verdict(watch(*old, *young), DELAYED)
+    assert finding(result, "accuracy").n == 1800
+    assert result.decision == "healthy"
+    assert "180 of 1,800 labelled (of those older than 10 minutes)" in result.reason
+
+
+def test_with_a_delay_answers_that_never_get_a_label_hide_nothing() -> None:
+    looks = [look(i, labelled=20, wrong=9) for i in range(30)]
+    assert verdict(watch(*looks)).decision == "healthy", "counted as right, they hide it"
+    assert verdict(watch(*looks), DELAYED).decision == "unhealthy"
+
+
+def test_a_period_that_is_over_is_judged_by_when_its_labels_were_read() -> None:
+    looks = watch(*(look(i, labelled=50, wrong=25) for i in range(30)))
+    slow = Health(labels=Labels(delay=timedelta(days=2)))
+    assert verdict(replace(looks, read_at=looks.now + timedelta(days=1)), slow).decision == "healthy"
+    assert finding(verdict(looks, slow), "accuracy").outcome == "unknown"
+    assert verdict(replace(looks, read_at=looks.now + timedelta(days=2)), slow).decision == "unhealthy"
+
+
+def test_too_few_old_labels_are_no_accuracy() -> None:
+    result = verdict(watch(*(look(i, labelled=4) for i in range(30))), DELAYED)
+    assert finding(result, "accuracy").outcome == "unknown"
