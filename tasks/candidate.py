@@ -73,7 +73,7 @@ def make(case: Case, parts: Split, why: Verdict, scratch: Path, progress: traini
     fitted = training.fit(policy, parts.train, search=_searches(case, why), progress=progress)
     scores = score(fitted.model, parts.holdout, classes=classes_of(fitted.model, parts.holdout, policy))
     measured = measurements(case, scores)
-    profile = training.profile_of(policy, parts, scores, measured, case.now)
+    profile = training.profile_of(policy, parts, scores, measured, case.now, model=fitted.model)
     if case.dry_run:
         return Made(fitted, parts, scores, profile, tracking.save(policy, fitted, parts, scratch / "model"), None)
     candidate = tracking.log(

@@ -49,6 +49,7 @@ _RECORDS = {
         *(records.Scores, records.Signals, records.GateEvidence, records.ShadowEvidence, records.Look),
         *(records.HealthEvidence, records.RolloutEvidence, records.LearningEvidence, records.LiveShadow),
         *(records.Transition, records.Standing, records.Evaluation, records.Beside),
+        records.Sureness,
     )
 }
 _SECTIONS = {

@@ -288,6 +288,7 @@ def _grown(base: Profile, own: Profile, learned: Dataset) -> Profile:
         source_version=base.source_version,
         errors=own.errors,
         error_limit=own.error_limit,
+        sureness=own.sureness,
     )
 
 

@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.columns import kind_of
-from tasks.records import ColumnProfile, Measurement, Profile, Scores, Span, to_plain
+from tasks.decide.estimate import EDGES
+from tasks.records import ColumnProfile, Measurement, Profile, Scores, Span, Sureness, to_plain
 
 PREDICTION = "(prediction)"
 """Name of the profile of a model's own answers."""
@@ -98,6 +99,21 @@ def count_prediction(scores: Scores, reference: ColumnProfile) -> ColumnProfile:
     return _count_number(values, reference)
 
 
+def sureness(scores: Scores) -> tuple[Sureness, ...] | None:
+    """A classifier's answers by how sure it is of them; None where it gives no probabilities."""
+    if scores.probability is None or not len(scores.prediction):
+        return None
+    known = scores.prediction >= 0
+    said = scores.probability[np.arange(len(scores.prediction)), np.where(known, scores.prediction, 0)]
+    known &= np.isfinite(said)
+    degrees = np.searchsorted(EDGES, np.where(known, said, 0.0), side="right")
+    labelled = known & (scores.truth >= 0)
+    right = labelled & (scores.prediction == scores.truth)
+    sums = [np.bincount(degrees[mask], minlength=len(EDGES) + 1).tolist() for mask in (known, labelled, right)]
+    sums.append(np.bincount(degrees[labelled], weights=said[labelled], minlength=len(EDGES) + 1).tolist())
+    return tuple(Sureness(*degree) for degree in zip(*sums, strict=True))
+
+
 def to_json(profile: Profile) -> str:
     """As JSON text."""
     return json.dumps(to_plain(profile), indent=1)
@@ -133,6 +149,7 @@ def from_plain(plain: Mapping[str, Any]) -> Profile:
             source_version=plain.get("source_version"),
             errors=None if plain.get("errors") is None else (int(plain["errors"][0]), int(plain["errors"][1])),
             error_limit=plain.get("error_limit"),
+            sureness=_sureness(plain.get("sureness")),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is no profile, {error!r} is missing or wrong; train the model again") from error
@@ -141,6 +158,10 @@ def from_plain(plain: Mapping[str, Any]) -> Profile:
 def _column(plain: Mapping[str, Any]) -> ColumnProfile:
     values: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in plain.items()}
     return ColumnProfile(**values)
+
+
+def _sureness(plain: Sequence[Mapping[str, float]] | None) -> tuple[Sureness, ...] | None:
+    return None if plain is None else tuple(Sureness(**degree) for degree in plain)  # type: ignore[arg-type]
 
 
 def _measurement(plain: Mapping[str, Any]) -> Measurement:

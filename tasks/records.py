@@ -153,6 +153,23 @@ class ColumnProfile:
         return self.present + self.nulls
 
 
+@dataclass(frozen=True, slots=True)
+class Sureness:
+    """Answers of a classifier of one degree of sureness: the probability that it gives the class that it says.
+
+    Attributes:
+        rows: Answers.
+        labelled: Of them, with a label.
+        right: Of those.
+        said: How many of the labelled ones it says are right: the sum of those probabilities.
+    """
+
+    rows: int
+    labelled: int
+    right: int
+    said: float
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
     """What later decisions compare with; saved with the model that it describes.
@@ -171,6 +188,7 @@ class Profile:
         errors: (wrong answers, all answers) on the holdout; in regression those further off than ``error_limit``.
             None in a profile of before it was kept.
         error_limit: Of a regression: a tenth of the holdout's answers is further off, in the unit of the target.
+        sureness: Of the answers on the holdout, by degree, the least sure first; None without probabilities.
     """
 
     columns: tuple[ColumnProfile, ...]
@@ -185,6 +203,7 @@ class Profile:
     source_version: str | None = None
     errors: tuple[int, int] | None = None
     error_limit: float | None = None
+    sureness: tuple[Sureness, ...] | None = None
 
     def metric(self, name: str) -> Measurement | None:
         """The holdout metric of that name, or None."""
@@ -244,6 +263,7 @@ class Signals:
         rolled_back_at: When that took effect.
         errors: Its errors on the rows that came after its holdout, one look a day in the order of time: ``requests``
             are rows, ``wrong`` those answered wrongly (regression: further off than ``profile.error_limit``).
+        sureness: Of the recent answers, by degree; None without probabilities.
         saw: Which rows and labels this evaluation rests on; see :class:`Evaluation`.
         evaluations: Earlier ones of this Production version since the last retraining, the newest first.
         evaluated_at: When the triggers were last evaluated, whatever came of it; None: never.
@@ -265,6 +285,7 @@ class Signals:
     rolled_back_from: str | None = None
     rolled_back_at: datetime | None = None
     errors: tuple[Look, ...] | None = None
+    sureness: tuple[Sureness, ...] | None = None
     saw: str = ""
     evaluations: tuple[Evaluation, ...] = ()
     evaluated_at: datetime | None = None

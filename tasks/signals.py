@@ -24,7 +24,7 @@ from tasks.decide.metrics import Unmeasurable, measure
 from tasks.expression import TRIGGERS
 from tasks.past import earlier
 from tasks.plugins import custom_metric
-from tasks.records import ColumnProfile, Look, Measurement, Profile, Scores, Signals, Standing, Urgency
+from tasks.records import ColumnProfile, Look, Measurement, Profile, Scores, Signals, Standing, Sureness, Urgency
 from tasks.scoring import classes_of, score
 
 
@@ -95,14 +95,15 @@ def _against(case: Case, version: str, profile: Profile, dataset: Dataset) -> Si
     recent = newer.between(case.now - case.policy.triggers.window, case.now)
     unavailable: dict[str, str] = {}
     changes = schema_changes(recent, profile)
-    prediction, performance, errors = _answers(case, version, profile, newer, unavailable)
+    answers = _answers(case, version, profile, newer, unavailable)
     return Signals(
         now=case.now,
         profile=profile,
         recent=profiles.count(recent.features, profile.columns),
-        recent_prediction=prediction,
-        performance=performance,
-        errors=errors,
+        recent_prediction=answers.prediction,
+        performance=answers.performance,
+        errors=answers.errors,
+        sureness=answers.sureness,
         saw=_saw(newer),
         labelled_since=len(newer.labelled),
         schema=changes,
@@ -158,35 +159,46 @@ def _saw(newer: Dataset) -> str:
     return f"{newest}, {len(newer)} rows, {int(newer.target.notna().sum())} labels"
 
 
-def _answers(
-    case: Case, version: str, profile: Profile, newer: Dataset, unavailable: dict[str, str]
-) -> tuple[ColumnProfile | None, Measurement | None, tuple[Look, ...] | None]:
+@dataclass(frozen=True, slots=True)
+class _Answers:
     """The Production version's answers on the rows that came after its holdout.
 
-    Returns:
-        How those within the policy's window are distributed, how good they were, and where all of them were wrong.
+    Attributes:
+        prediction: How those within the policy's window are distributed.
+        performance: How good they were.
+        sureness: How sure it was of them.
+        errors: Where all of them were wrong.
     """
+
+    prediction: ColumnProfile | None = None
+    performance: Measurement | None = None
+    sureness: tuple[Sureness, ...] | None = None
+    errors: tuple[Look, ...] | None = None
+
+
+def _answers(case: Case, version: str, profile: Profile, newer: Dataset, unavailable: dict[str, str]) -> _Answers:
     policy, asked = case.policy, ("prediction", "performance", "concept")
     start = max(profile.holdout.end, case.now - policy.triggers.window)
     recent = np.asarray(newer.time >= pd.Timestamp(start))
     wanted = newer if policy.triggers.concept is not None else newer.take(recent)
     if not len(wanted):
         unavailable |= dict.fromkeys(asked, _since(profile.holdout.end))
-        return None, None, None
+        return _Answers()
     try:
         model = case.registry().load(case.ledger, policy, version)
         scores = score(model, wanted, classes=classes_of(model, wanted, policy))
     except Exception as error:  # noqa: BLE001  whatever the model raises, the other signals are still read
         unavailable |= dict.fromkeys(asked, f"version {version} could not score the recent rows: {error}")
-        return None, None, None
+        return _Answers()
     errors = _errors(profile, wanted, scores)
     window = wanted.time >= pd.Timestamp(start)
     if not window.any():
         unavailable |= dict.fromkeys(asked[:2], _since(start))
-        return None, None, errors
+        return _Answers(errors=errors)
     within, rows = rows_of(scores, np.asarray(window)), wanted.take(np.asarray(window))
     prediction = profiles.count_prediction(within, profile.prediction) if profile.prediction else None
-    return prediction, _performance(case, within, rows, unavailable), errors
+    measured = _performance(case, within, rows, unavailable)
+    return _Answers(prediction, measured, profiles.sureness(within), errors)
 
 
 def _errors(profile: Profile, rows: Dataset, scores: Scores) -> tuple[Look, ...] | None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tasks import leaning
 from tasks import profile as profiles
 from tasks.data import Dataset, Split, fingerprint
 from tasks.decide.metrics import Unmeasurable, is_loss, measure
@@ -231,7 +232,13 @@ def _value(metric: str, scores: Scores, custom: Any) -> float:
 
 
 def profile_of(
-    policy: Policy, split: Split, holdout_scores: Scores, measurements: Sequence[Measurement], now: datetime
+    policy: Policy,
+    split: Split,
+    holdout_scores: Scores,
+    measurements: Sequence[Measurement],
+    now: datetime,
+    *,
+    model: Any = None,
 ) -> Profile:
     """What later decisions compare with.
 
@@ -241,10 +248,15 @@ def profile_of(
         holdout_scores: The model's answers on the latter.
         measurements: Its metrics there.
         now: When it was trained.
+        model: Fitted, to see which columns it leans on; None: that is not measured.
     """
+    columns = profiles.describe(split.train.features)
+    if model is not None:
+        known, seed = holdout_scores.classes, policy.training.seed
+        columns = leaning.measured(columns, model, split.holdout, classes=known, seed=seed)
     limit, errors = errors_of(holdout_scores)
     return Profile(
-        columns=profiles.describe(split.train.features),
+        columns=columns,
         prediction=profiles.describe_prediction(holdout_scores),
         metrics=tuple(measurements),
         rows=len(split.train),
@@ -256,6 +268,7 @@ def profile_of(
         source_version=policy.data.source_version,
         errors=errors,
         error_limit=limit,
+        sureness=profiles.sureness(holdout_scores),
     )
 
 

@@ -11,6 +11,8 @@ from tasks.decide.metrics import bounds
 from tasks.policy import PerformanceTrigger
 from tasks.records import Finding, Measurement
 
+_POWER = 0.95
+"""How often a loss must be found to be one that "would have been found"."""
 _ROUNDING = 1e-9  # 0.83 - 0.80 is a hair below 0.03 in binary; a reached limit counts as reached
 
 
@@ -76,9 +78,11 @@ def _drop(current: Measurement, baseline: Measurement | None, rules: Performance
     )
     error = _joint_error(current, baseline)
     z = normal_quantile(rules.confidence)
+    visible = _visible(allowed, error, z)
     evidence = {
         "metric": current.metric,
         "rule": "drop",
+        "visible": visible,
         "current": current.value,
         "baseline": baseline.value,
         "standard_error": error,
@@ -88,7 +92,8 @@ def _drop(current: Measurement, baseline: Measurement | None, rules: Performance
     finding = Finding(
         name="performance",
         outcome="ok",
-        reason=f"{said}: the drop {phrase.number(drop)} does not reach {phrase.number(allowed)}",
+        reason=f"{said}: the drop {phrase.number(drop)} does not reach {phrase.number(allowed)}; "
+        + _could_be_seen(current.n, visible),
         value=drop,
         threshold=allowed,
         interval=None if error is None else (drop - z * error, drop + z * error),
@@ -115,6 +120,21 @@ def _reached(finding: Finding, said: str, pair: tuple[Measurement, Measurement],
         urgency=None if not shown else "high" if drop > 2 * allowed + _ROUNDING else "medium",
         evidence=finding.evidence,
     )
+
+
+def _visible(allowed: float, error: float | None, z: float) -> float | None:
+    """The smallest true loss that so many labels show nineteen times of twenty.
+
+    It is found once the measured one reaches both the policy's limit and z standard errors, and the measured one lies
+    less than 1.64 standard errors below the true one as often as that.
+    """
+    return None if error is None else max(allowed, z * error) + normal_quantile(_POWER) * error
+
+
+def _could_be_seen(labels: int, visible: float | None) -> str:
+    if visible is None:
+        return "what could have been found is not known, as its standard error is not"
+    return f"with {phrase.count(labels)} labels a loss of {phrase.number(visible)} or more would have been found"
 
 
 def _joint_error(current: Measurement, baseline: Measurement) -> float | None:

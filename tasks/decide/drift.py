@@ -116,6 +116,11 @@ class _Column:
         return max(-1.0 if self.shift is None else self.shift.psi, self.null_effect)
 
     @property
+    def weight(self) -> float:
+        """Size of the change times how much the model leans on the column; the change alone where that is not known."""
+        return self.effect if self.reference.score is None else self.effect * max(self.reference.score, 0.0)
+
+    @property
     def null_effect(self) -> float:
         """The index of the two bins null and not null."""
         if self.recent is None or not self.recent.rows or not self.reference.rows:
@@ -128,7 +133,10 @@ class _Column:
 def judge_columns(
     reference: Sequence[ColumnProfile], recent: Sequence[ColumnProfile], rules: DriftTrigger
 ) -> tuple[Finding, ...]:
-    """One finding per column of the reference, the largest change first.
+    """One finding per column of the reference, what matters most first.
+
+    That is the size of the change times how much the model leans on the column, where it was measured at training: a
+    column that the model does not look at may move as it likes. What is missing or changed its type leads in any case.
 
     ``breach`` is a column that is shown to have moved by more than ``rules.psi``, whose share of nulls is shown to have
     changed by more than ``rules.null_share``, that has new or lost categories in at least 1 % of the rows, that
@@ -145,7 +153,13 @@ def judge_columns(
     for column in columns:
         if column.reference.name in fired and column.shift is not None:
             column.drifted("psi", _psi_sentence(column.shift, rules))
-    return tuple(_finding(column, rules) for column in sorted(columns, key=lambda column: -column.effect))
+    weighed = all(column.reference.score is not None for column in columns)
+
+    def place(column: _Column) -> tuple[float, float]:
+        lost = math.isinf(column.effect)
+        return (-math.inf if lost else -column.weight if weighed else -column.effect, -column.effect)
+
+    return tuple(_finding(column, rules) for column in sorted(columns, key=place))
 
 
 def _examine(column: _Column, rules: DriftTrigger, confidence: float) -> None:
@@ -215,7 +229,9 @@ def _finding(column: _Column, rules: DriftTrigger) -> Finding:
     outcome: Outcome = "breach" if column.causes else "unknown" if column.unknown else "ok"
     interval = None if shift is None else shift.interval(1 - rules.false_alarms)
     if outcome == "breach":
-        reason = f"{name}: {'; '.join(column.sentences)}"
+        leaning = column.reference.score
+        leans = "" if leaning is None else f" (the model leans on it by {phrase.percent(leaning)})"
+        reason = f"{name}: {'; '.join(column.sentences)}{leans}"
     elif outcome == "unknown" or shift is None or interval is None:
         reason = f"{name}: {column.unknown}"
     else:
@@ -239,6 +255,7 @@ def _evidence(column: _Column, rules: DriftTrigger) -> dict[str, object]:
     before, after, shift = column.reference, column.recent, column.shift
     evidence: dict[str, object] = {
         "causes": list(column.causes),
+        "weight": column.weight if math.isfinite(column.weight) else None,
         "p_value": column.p_value,
         "null_share_reference": before.nulls / before.rows if before.rows else None,
         "null_share": after.nulls / after.rows if after is not None and after.rows else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, timedelta
 
-from tasks.decide import budget, concept, decay, drift, phrase, restraint
+from tasks.decide import budget, concept, decay, drift, estimate, phrase, restraint
 from tasks.decide.influence import Unmeasurable
 from tasks.expression import parse
 from tasks.policy import ConceptTrigger, DriftTrigger, PerformanceTrigger, PredictionTrigger, Triggers
@@ -21,7 +21,7 @@ _READ_AS = {
     "volume": ("volume", "labelled_since"),
     "upstream": ("upstream", "schema"),
 }
-_BESIDE = frozenset({"cool_down", "confirm", "budget"})
+_BESIDE = frozenset({"cool_down", "confirm", "budget", "estimate"})
 """Findings that are no trigger's."""
 
 
@@ -50,7 +50,7 @@ def decide(signals: Signals, rules: Triggers) -> Verdict:
     event, cooling = _event(signals), restraint.cooling(signals, rules)
     fires = bool(event) or (not cooling and _holds(findings, rules))
     beside = (*restraint.asked(signals, rules.confirm), *([allowed.finding] if allowed else []))
-    told = (*event, *cooling, *findings, *beside)
+    told = (*event, *cooling, *findings, *beside, *_estimated(signals, rules))
     return _verdict(told, fires=fires, rule=rules.retrain_when)
 
 
@@ -66,7 +66,7 @@ def _holds(findings: tuple[Finding, ...], rules: Triggers) -> bool:
 def _verdict(findings: tuple[Finding, ...], *, fires: bool, rule: str = "any") -> Verdict:
     fired = [finding for finding in findings if finding.outcome == "breach"]
     calm = [finding for finding in findings if finding.outcome in {"ok", "exempt"} and finding.name not in _BESIDE]
-    unknown = [finding for finding in findings if finding.outcome == "unknown"]
+    unknown = [finding for finding in findings if finding.outcome == "unknown" and finding.name not in _BESIDE]
     cooling = next((finding.reason for finding in findings if finding.name == "cool_down"), "")
     parts = [f"{finding.name}: {finding.reason}" for finding in fired]
     if not fires and fired:
@@ -212,6 +212,15 @@ def _concept(signals: Signals, rules: ConceptTrigger) -> Finding:
         raise Unmeasurable("no labelled rows were scored that came after the holdout")
     baseline = profile.errors or _errors_at_training(profile)
     return concept.judge(signals.errors, baseline, rules, now=signals.now, limit=profile.error_limit)
+
+
+def _estimated(signals: Signals, rules: Triggers) -> tuple[Finding, ...]:
+    """How many answers are right before their labels are there; nothing follows from it."""
+    if rules.performance is None or signals.sureness is None:
+        return ()
+    if signals.profile is None or signals.profile.sureness is None:
+        return ()
+    return (estimate.judge(signals.profile.sureness, signals.sureness),)
 
 
 def _errors_at_training(profile: Profile) -> tuple[int, int] | None:

@@ -302,3 +302,33 @@ def test_answers_that_are_nan_and_too_few_answers() -> None:
     assert (
         judge_prediction(before, category("(prediction)", "01", [0, 49, 0]), PredictionTrigger()).outcome == "unknown"
     )
+
+
+# What matters most leads.
+
+
+def moved_and_weighed(scores: dict[str, float | None]) -> list[str]:
+    reference = tuple(
+        ColumnProfile(name=name, kind="category", categories=("a", "b"), counts=(500, 500, 0), score=score)
+        for name, score in scores.items()
+    )
+    shares = {"large": (950, 50, 0), "small": (750, 250, 0), "still": (505, 495, 0)}
+    recent = tuple(category(name, "ab", list(shares[name])) for name in scores if name in shares)
+    return [finding.name for finding in judge_columns(reference, recent, RULES)]
+
+
+def test_a_column_that_the_model_leans_on_leads_before_one_that_moved_more() -> None:
+    assert moved_and_weighed({"still": 0.1, "large": 0.01, "small": 0.9}) == ["small", "large", "still"]
+    assert moved_and_weighed({"still": None, "large": None, "small": None}) == ["large", "small", "still"]
+    assert moved_and_weighed({"still": None, "large": 0.01, "small": 0.9}) == ["large", "small", "still"], (
+        "not all known"
+    )
+
+
+def test_a_column_that_is_gone_leads_whatever_the_model_leans_on() -> None:
+    assert moved_and_weighed({"small": 0.9, "large": 0.5, "gone": 0.0})[0] == "gone"
+
+
+def test_how_much_the_model_leans_on_a_moved_column_is_told() -> None:
+    before = ColumnProfile(name="x", kind="category", categories=("a", "b"), counts=(500, 500, 0), score=0.42)
+    assert one(before, category("x", "ab", [950, 50, 0])).reason.endswith("(the model leans on it by 42%)")

@@ -6,6 +6,7 @@ import json
 import math
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from tasks.decide.triggers import decide
@@ -189,6 +190,18 @@ def test_a_drop_that_chance_could_give_is_unknown_and_says_how_many_labels_would
     found = finding(decide(signals(performance=accuracy(0.75, n=150)), Triggers()), "performance")
     assert found.outcome == "unknown"
     assert "more labels would tell" in found.reason
+
+
+def test_what_would_have_been_found_is_told_and_found_nineteen_times_of_twenty() -> None:
+    calm = finding(decide(signals(performance=accuracy(0.79, n=412)), Triggers()), "performance")
+    assert "with 412 labels a loss of" in calm.reason
+    visible, baseline, draw, found = calm.evidence["visible"], accuracy(0.8), np.random.default_rng(1), 0
+    for _ in range(400):
+        now = accuracy(float(draw.binomial(412, 0.8 - visible)) / 412, n=412)
+        then = accuracy(float(draw.binomial(baseline.n, 0.8)) / baseline.n)
+        judged = finding(decide(signals(profile=profile(then), performance=now), Triggers()), "performance")
+        found += judged.outcome == "breach"
+    assert 0.91 <= found / 400 <= 0.99
 
 
 def test_no_label_helps_when_the_baseline_itself_is_too_rough() -> None:
