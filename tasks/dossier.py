@@ -49,14 +49,14 @@ _RECORDS = {
         *(records.Scores, records.Signals, records.GateEvidence, records.ShadowEvidence, records.Look),
         *(records.HealthEvidence, records.RolloutEvidence, records.LearningEvidence, records.LiveShadow),
         *(records.Transition, records.Standing, records.Evaluation, records.Beside),
-        records.Sureness,
+        *(records.Sureness, records.Domain),
     )
 }
 _SECTIONS = {
     one.__name__: one
     for one in (
         *(policy.Triggers, policy.DriftTrigger, policy.PerformanceTrigger, policy.PredictionTrigger),
-        *(policy.ConceptTrigger, policy.Labels, policy.Confirm, policy.FalseRetrains),
+        *(policy.MultivariateTrigger, policy.ConceptTrigger, policy.Labels, policy.Confirm, policy.FalseRetrains),
         *(policy.Gate, policy.PerformanceCheck, policy.RegressionCheck, policy.StabilityCheck, policy.LatencyCheck),
         *(policy.Shadow, policy.Rollout, policy.Router, policy.Kserve, policy.Health, policy.Prometheus, policy.Learn),
     )

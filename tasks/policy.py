@@ -176,6 +176,17 @@ class PerformanceTrigger(Section):
     min_labels: int = Field(100, ge=10, description="Labelled rows below which the answer is unknown.")
 
 
+class MultivariateTrigger(Section):
+    """T2: columns that each look as they did, and together do not: a classifier tells rows of now from older ones."""
+
+    auc: Share = Field(
+        0.6, ge=0.5, lt=1, description="Area under the ROC curve that it must be shown to exceed; 50% is a guess."
+    )
+    false_alarms: Share = Field(0.01, gt=0, lt=0.5, description="Chance of a false alarm per evaluation.")
+    rows: int = Field(2000, ge=100, le=50_000, description="Newest rows of each side that are compared at most.")
+    min_rows: int = Field(200, ge=50, description="Rows of either side below which the answer is unknown.")
+
+
 class Labels(Section):
     """How answers count whose labels come late, and not all at once."""
 
@@ -253,6 +264,9 @@ class Triggers(Section):
     drift: Annotated[DriftTrigger | None, BeforeValidator(_off)] = Field(DriftTrigger(), description="Inputs moved.")
     performance: Annotated[PerformanceTrigger | None, BeforeValidator(_off)] = Field(
         PerformanceTrigger(), description="Quality fell."
+    )
+    multivariate: Annotated[MultivariateTrigger | None, BeforeValidator(_off)] = Field(
+        None, description="Inputs moved together, as a classifier sees it; a second or two per evaluation."
     )
     concept: Annotated[ConceptTrigger | None, BeforeValidator(_off)] = Field(
         ConceptTrigger(), description="Errors have become more frequent since training."

@@ -66,6 +66,8 @@ def _trigger_phrases(triggers: Triggers) -> dict[str, str]:
         side = "above" if metric in LOSSES else "below"
         floor = "" if performance.floor is None else f" (or is {side} {performance.floor:g})"
         phrases["performance"] = f"{metric} has {worse} by more than {performance.drop:g}{floor}"
+    if together := triggers.multivariate:
+        phrases["multivariate"] = f"a classifier can tell inputs of now from those of then (AUC above {together.auc:g})"
     if concept := triggers.concept:
         phrases["concept"] = f"its errors are shown to be more than {percent(concept.tolerate)} above those at training"
     if triggers.prediction:

@@ -229,6 +229,23 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Domain:
+    """How well a classifier told rows of before the training's end from recent ones that it had not seen.
+
+    Attributes:
+        auc: Area under its ROC curve.
+        reference: Rows of then.
+        recent: Rows of now.
+        leading: Columns that it leaned on most, the first one most.
+    """
+
+    auc: Measurement
+    reference: int
+    recent: int
+    leading: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """What an earlier evaluation of the triggers found, as the ledger keeps it.
 
@@ -264,6 +281,7 @@ class Signals:
         errors: Its errors on the rows that came after its holdout, one look a day in the order of time: ``requests``
             are rows, ``wrong`` those answered wrongly (regression: further off than ``profile.error_limit``).
         sureness: Of the recent answers, by degree; None without probabilities.
+        domain: Whether recent inputs can be told from those of the training; None: not asked, or unavailable.
         saw: Which rows and labels this evaluation rests on; see :class:`Evaluation`.
         evaluations: Earlier ones of this Production version since the last retraining, the newest first.
         evaluated_at: When the triggers were last evaluated, whatever came of it; None: never.
@@ -286,6 +304,7 @@ class Signals:
     rolled_back_at: datetime | None = None
     errors: tuple[Look, ...] | None = None
     sureness: tuple[Sureness, ...] | None = None
+    domain: Domain | None = None
     saw: str = ""
     evaluations: tuple[Evaluation, ...] = ()
     evaluated_at: datetime | None = None

@@ -24,7 +24,18 @@ from tasks.decide.metrics import Unmeasurable, measure
 from tasks.expression import TRIGGERS
 from tasks.past import earlier
 from tasks.plugins import custom_metric
-from tasks.records import ColumnProfile, Look, Measurement, Profile, Scores, Signals, Standing, Sureness, Urgency
+from tasks.records import (
+    ColumnProfile,
+    Domain,
+    Look,
+    Measurement,
+    Profile,
+    Scores,
+    Signals,
+    Standing,
+    Sureness,
+    Urgency,
+)
 from tasks.scoring import classes_of, score
 
 
@@ -95,6 +106,7 @@ def _against(case: Case, version: str, profile: Profile, dataset: Dataset) -> Si
     recent = newer.between(case.now - case.policy.triggers.window, case.now)
     unavailable: dict[str, str] = {}
     changes = schema_changes(recent, profile)
+    domain = _domain(case, profile, dataset, recent, unavailable)
     answers = _answers(case, version, profile, newer, unavailable)
     return Signals(
         now=case.now,
@@ -104,12 +116,32 @@ def _against(case: Case, version: str, profile: Profile, dataset: Dataset) -> Si
         performance=answers.performance,
         errors=answers.errors,
         sureness=answers.sureness,
+        domain=domain,
         saw=_saw(newer),
         labelled_since=len(newer.labelled),
         schema=changes,
         source_version=case.policy.data.source_version,
         unavailable=unavailable,
     )
+
+
+def _domain(
+    case: Case, profile: Profile, dataset: Dataset, recent: Dataset, unavailable: dict[str, str]
+) -> Domain | None:
+    """Whether recent inputs can be told from those of the training that the lookback window still holds."""
+    rules = case.policy.triggers.multivariate
+    if rules is None:
+        return None
+    from tasks.domain import compared  # noqa: PLC0415  scikit-learn; most policies do without
+
+    try:
+        then = dataset.between(profile.trained.start, profile.holdout.end)
+        return compared(then, recent, rules, seed=case.policy.training.seed)
+    except Unmeasurable as error:
+        unavailable["multivariate"] = str(error)
+    except Exception as error:  # noqa: BLE001  whatever the rows hold, the other signals are still read
+        unavailable["multivariate"] = f"the classifier could not be asked: {type(error).__name__}: {error}"
+    return None
 
 
 def _depends_on_rows_only(case: Case, signals: Signals) -> bool:

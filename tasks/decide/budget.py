@@ -14,13 +14,13 @@ from tasks.decide import phrase
 from tasks.policy import FalseRetrains, Triggers
 from tasks.records import Finding, Signals
 
-CHANCE = ("drift", "performance", "concept", "prediction")
+CHANCE = ("drift", "performance", "multivariate", "concept", "prediction")
 """Triggers that chance can set off. A clock, a count of rows and a changed column are what they are."""
 
 _RESERVE = 0.25
 """Share of the budget that one evaluation may have at most; the rest comes with the time that passes."""
 
-_PARTS = {"drift": 3.0, "performance": 2.0, "concept": 1.0, "prediction": 1.25}
+_PARTS = {"drift": 3.0, "performance": 2.0, "multivariate": 1.0, "concept": 1.0, "prediction": 1.25}
 """Into how many tests at its own level each trigger divides: drift asks for the index, the nulls (both ways) and the
 categories; performance for the floor and the drop; prediction for two halves and for broken answers."""
 
@@ -87,7 +87,7 @@ def within(rules: Triggers, allowed: Allowance | None) -> Triggers:
         return rules
     level = {name: allowed.each / parts for name, parts in _PARTS.items()}
     changes: dict[str, object] = {}
-    for name in ("drift", "concept", "prediction"):
+    for name in ("drift", "multivariate", "concept", "prediction"):
         section = getattr(rules, name)
         if section is not None:
             changes[name] = section.model_copy(update={"false_alarms": min(section.false_alarms, level[name])})

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, timedelta
 
-from tasks.decide import budget, concept, decay, drift, estimate, phrase, restraint
+from tasks.decide import budget, concept, decay, domain, drift, estimate, phrase, restraint
 from tasks.decide.influence import Unmeasurable
 from tasks.expression import parse
-from tasks.policy import ConceptTrigger, DriftTrigger, PerformanceTrigger, PredictionTrigger, Triggers
+from tasks.policy import (
+    ConceptTrigger,
+    DriftTrigger,
+    MultivariateTrigger,
+    PerformanceTrigger,
+    PredictionTrigger,
+    Triggers,
+)
 from tasks.records import Finding, Outcome, Profile, Signals, Urgency, Verdict
 
 _URGENCIES: tuple[Urgency, ...] = ("low", "medium", "high", "critical")
@@ -16,6 +23,7 @@ _READ_AS = {
     "age": ("age", "profile"),
     "drift": ("drift", "recent"),
     "performance": ("performance",),
+    "multivariate": ("multivariate",),
     "concept": ("concept",),
     "prediction": ("prediction", "recent_prediction"),
     "volume": ("volume", "labelled_since"),
@@ -108,6 +116,7 @@ def _judged(name: str, signals: Signals, rules: Triggers, allowed: budget.Allowa
         "age": lambda: _age(signals, rules.age or timedelta.max),
         "drift": lambda: _drift(signals, rules.drift or DriftTrigger()),
         "performance": lambda: _performance(signals, rules.performance or PerformanceTrigger()),
+        "multivariate": lambda: _multivariate(signals, rules.multivariate or MultivariateTrigger()),
         "concept": lambda: _concept(signals, rules.concept or ConceptTrigger()),
         "prediction": lambda: _prediction(signals, rules.prediction or PredictionTrigger()),
         "volume": lambda: _volume(signals, rules.volume or 0),
@@ -204,6 +213,12 @@ def _performance(signals: Signals, rules: PerformanceTrigger) -> Finding:
         raise Unmeasurable(f"the policy asks for {rules.metric}, but {current.metric} was measured")
     baseline = None if signals.profile is None else signals.profile.metric(current.metric)
     return decay.judge(current, baseline, rules)
+
+
+def _multivariate(signals: Signals, rules: MultivariateTrigger) -> Finding:
+    if signals.domain is None:
+        raise Unmeasurable("recent inputs were not compared with those of the training")
+    return domain.judge(signals.domain, rules)
 
 
 def _concept(signals: Signals, rules: ConceptTrigger) -> Finding:
