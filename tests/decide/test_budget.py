@@ -30,6 +30,16 @@ def test_in_no_stretch_of_time_is_more_spent_than_the_budget(hours: list[float],
     assert math.fsum(inside) <= ONE.at_most + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("every", "least"), [(timedelta(minutes=10), 0.7), (timedelta(hours=1), 0.7), (DAY, 0.7), (7 * DAY, 0.6)]
+)
+def test_a_schedule_spends_most_of_the_budget_and_never_more(every: timedelta, least: float) -> None:
+    times = int(ONE.per / every) + 1
+    spent = spending(ONE, 90 * DAY) + (times - 1) * spending(ONE, every)
+    assert least <= times * spending(ONE, every) <= ONE.at_most
+    assert spent <= ONE.at_most, "also when nobody evaluated for months before"
+
+
 @pytest.mark.parametrize("gap", [timedelta(0), timedelta(hours=-3)])
 def test_an_evaluation_at_the_moment_of_the_last_one_may_start_nothing_by_chance(gap: timedelta) -> None:
     assert spending(ONE, gap) == 0
