@@ -7,7 +7,7 @@ picture that fails is a line in the log, and never stops a decision.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,11 +29,12 @@ from tasks.canvas import (
     thinned,
 )
 from tasks.decide import drift, phrase
+from tasks.decide.health import answered
 from tasks.decide.intervals import clopper_pearson
 from tasks.decide.sequential import mixed, replay
 from tasks.dossier import Dossier, unpack
 from tasks.policy import Health
-from tasks.records import ColumnProfile, Look, Outcome, Signals, Verdict
+from tasks.records import ColumnProfile, HealthEvidence, Look, Outcome, Signals, Verdict
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -276,20 +277,24 @@ def _health(scene: Scene) -> str:
     looks: tuple[Look, ...] = evidence.looks
     total = np.array([look.requests for look in looks], dtype=np.float64)
     served = np.cumsum(total)
-    metrics = _metrics(looks, rules, str(scene.given["problem"]))
+    metrics = _metrics(evidence, rules, str(scene.given["problem"]))
     scene.title(f"watch, {scene.verdict.decision}", f"{int(total.sum()):,} requests in {len(looks)} looks")
     if evidence.unavailable is not None or not total.sum() or not metrics:
         blank(scene.figure.add_subplot(), scene.verdict.reason[:300])
         return f"Nothing to draw: {scene.verdict.reason}"
-    processes = [replay(bad, total, tolerated, scene.given["planned_looks"]) for _, bad, tolerated, _ in metrics]
+    processes = [replay(bad, of, tolerated, scene.given["planned_looks"]) for _, (bad, of), tolerated, _ in metrics]
     rows = 1 if len(metrics) == 1 else 2
     places = scene.figure.subplots(rows, (len(metrics) + 2) // rows, squeeze=False).ravel()
     combined = mixed(processes)
     needed = -float(np.log(rules.false_rollback))
     crossed = np.flatnonzero(combined >= needed)
-    back = float(served[crossed[0]]) if scene.verdict.decision == "unhealthy" and len(crossed) else None
-    for axes, (name, bad, tolerated, turned) in zip(places, metrics, strict=False):
-        _rate(axes, served, np.cumsum(bad), tolerated, turned=turned)
+    alarmed = scene.verdict.decision in {"unhealthy", "frozen"}
+    back = float(served[crossed[0]]) if alarmed and len(crossed) else None
+    for axes, (name, (bad, of), tolerated, turned) in zip(places, metrics, strict=False):
+        if of.sum():
+            _rate(axes, served, (np.cumsum(bad), np.cumsum(of)), tolerated, turned=turned)
+        else:
+            blank(axes, "nothing that counts yet")
         axes.set_title(name)
     _evidence(places[len(metrics)], served, combined, needed)
     for axes in places[: len(metrics) + 1]:
@@ -301,26 +306,35 @@ def _health(scene: Scene) -> str:
     return f"Each health metric with its 95% bounds against its limit, over the requests: {scene.verdict.decision}."
 
 
-def _metrics(looks: tuple[Look, ...], rules: Health, problem: str) -> list[tuple[str, Floats, float, bool]]:
-    """(name, bad outcomes per look, tolerated share, whether the policy states the share of good ones)."""
-    found: list[tuple[str, list[int], float, bool]] = []
+def _metrics(
+    evidence: HealthEvidence, rules: Health, problem: str
+) -> list[tuple[str, tuple[Floats, Floats], float, bool]]:
+    """(name, (bad outcomes, all that count) per look, tolerated share, whether the policy states that of good ones)."""
+    found: list[tuple[str, Callable[[Look], tuple[int, int]], float, bool]] = []
     if rules.error_rate is not None:
-        found.append(("error rate", [look.errors for look in looks], rules.error_rate, False))
+        found.append(("error rate", lambda look: (look.errors, look.requests), rules.error_rate, False))
     if rules.latency_p95 is not None:
         name = f"slower than {phrase.period(rules.latency_p95)}"
-        found.append((name, [look.slow for look in looks], 0.05, False))
+        found.append((name, lambda look: (look.slow, look.requests), 0.05, False))
     if rules.accuracy is not None and problem != "regression":
-        name = "accuracy (no label yet: counted as right)"
-        found.append((name, [look.wrong for look in looks], 1 - rules.accuracy, True))
-    return [(name, np.array(bad, dtype=np.float64), limit, turned) for name, bad, limit, turned in found]
+        late = "no label yet: counted as right"
+        late = late if rules.labels is None else f"labelled, older than {phrase.period(rules.labels.delay)}"
+        found.append((f"accuracy ({late})", answered(evidence, rules), 1 - rules.accuracy, True))
+    metrics = []
+    for name, count, limit, turned in found:
+        counts = np.array([count(look) for look in evidence.looks], dtype=np.float64).reshape(-1, 2)
+        metrics.append((name, (counts[:, 0], counts[:, 1]), limit, turned))
+    return metrics
 
 
-def _rate(axes: Axes, served: Floats, bad: Floats, tolerated: float, *, turned: bool) -> None:
-    there = np.flatnonzero(served > 0)
+def _rate(axes: Axes, served: Floats, counts: tuple[Floats, Floats], tolerated: float, *, turned: bool) -> None:
+    """The share of bad outcomes among all that count, over the requests; both as sums up to each look."""
+    bad, of = counts
+    there = np.flatnonzero(of > 0)
     (places,) = thinned(there, most=120)
-    x, hits = served[places], bad[places]
-    bounds = np.array([clopper_pearson(int(hit), int(n), 0.95) for hit, n in zip(hits, x, strict=True)])
-    rate, limit = hits / x, tolerated
+    x, hits, all_ = served[places], bad[places], of[places]
+    bounds = np.array([clopper_pearson(int(hit), int(n), 0.95) for hit, n in zip(hits, all_, strict=True)])
+    rate, limit = hits / all_, tolerated
     if turned:
         rate, bounds, limit = 1 - rate, 1 - bounds[:, ::-1], 1 - tolerated
     axes.fill_between(x, 100 * bounds[:, 0], 100 * bounds[:, 1], color=CANDIDATE, alpha=0.18, linewidth=0)

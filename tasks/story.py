@@ -32,6 +32,7 @@ _MARKS: dict[str, Mark] = {
             "fail",
             "reject",
             "unhealthy",
+            "frozen",
             "quarantined",
             "rejected",
             "rollback",

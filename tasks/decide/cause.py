@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tasks.decide import phrase
 from tasks.decide.eprocess import bets, mixed, trace
+from tasks.decide.health import contradiction
 from tasks.policy import Health
 from tasks.records import Beside, Finding, HealthEvidence, Look
 
@@ -63,6 +64,8 @@ def judge(evidence: HealthEvidence, suspects: Sequence[Suspect], rules: Health, 
     who = f"version {other.version}, {'a canary' if other.role == 'canary' else 'answering unseen'}"
     if [look.start for look in other.looks] != [look.start for look in evidence.looks]:
         return _alone(evidence, suspects, f"the looks of {who}, are not of the same intervals")
+    if broken := contradiction(other.looks):
+        return _alone(evidence, suspects, f"what {who}, did cannot be used: {broken}")
     shared = [one for one in suspects if other.role == "canary" or one.name in _SEEN_BY_A_SHADOW]
     if not shared:
         return _alone(evidence, suspects, f"{who}, was asked only what had been answered, and shares no failure")

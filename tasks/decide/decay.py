@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tasks.decide import phrase
-from tasks.decide.influence import Unmeasurable
+from tasks.decide.influence import UNIT, Unmeasurable
 from tasks.decide.intervals import normal_quantile
 from tasks.decide.metrics import bounds
 from tasks.policy import PerformanceTrigger
@@ -93,7 +93,7 @@ def _drop(current: Measurement, baseline: Measurement | None, rules: Performance
         name="performance",
         outcome="ok",
         reason=f"{said}: the drop {phrase.number(drop)} does not reach {phrase.number(allowed)}; "
-        + _could_be_seen(current.n, visible),
+        + _could_be_seen(current, visible),
         value=drop,
         threshold=allowed,
         interval=None if error is None else (drop - z * error, drop + z * error),
@@ -131,10 +131,12 @@ def _visible(allowed: float, error: float | None, z: float) -> float | None:
     return None if error is None else max(allowed, z * error) + normal_quantile(_POWER) * error
 
 
-def _could_be_seen(labels: int, visible: float | None) -> str:
+def _could_be_seen(current: Measurement, visible: float | None) -> str:
     if visible is None:
         return "what could have been found is not known, as its standard error is not"
-    return f"with {phrase.count(labels)} labels a loss of {phrase.number(visible)} or more would have been found"
+    share = current.metric in UNIT or current.metric == "accuracy"
+    loss = f"{100 * visible:.1f} points" if share else phrase.number(visible)
+    return f"with {phrase.count(current.n)} labels a loss of {loss} or more would have been found"
 
 
 def _joint_error(current: Measurement, baseline: Measurement) -> float | None:

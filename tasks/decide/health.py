@@ -62,7 +62,7 @@ def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, pl
     if planned_looks < 1:
         raise ValueError(f"{planned_looks} looks are planned; a watch has at least one")
     traffic = _traffic(evidence, rules)
-    if evidence.unavailable is not None or _contradiction(evidence.looks):
+    if evidence.unavailable is not None or contradiction(evidence.looks):
         return _unknown(traffic.reason, (traffic,))
     metrics = _metrics(evidence, rules, problem, planned_looks)
     if not metrics:
@@ -99,7 +99,7 @@ def _metrics(evidence: HealthEvidence, rules: Health, problem: Problem | str, pl
         slower = f"took more than {phrase.period(rules.latency_p95)}"
         limits.append(("latency_p95", _SLOW, lambda look: (look.slow, look.requests), slower))
     if rules.accuracy is not None and problem != "regression":
-        limits.append(("accuracy", 1 - rules.accuracy, _answered(evidence, rules), "were answered wrongly"))
+        limits.append(("accuracy", 1 - rules.accuracy, answered(evidence, rules), "were answered wrongly"))
     metrics = []
     for name, tolerated, count, words in limits:
         counts = [count(look) for look in evidence.looks]
@@ -108,7 +108,7 @@ def _metrics(evidence: HealthEvidence, rules: Health, problem: Problem | str, pl
     return metrics
 
 
-def _answered(evidence: HealthEvidence, rules: Health) -> Callable[[Look], tuple[int, int]]:
+def answered(evidence: HealthEvidence, rules: Health) -> Callable[[Look], tuple[int, int]]:
     """(wrong answers, those that count) of a look, in one of the two ways of counting labels that come late.
 
     To count the labelled ones of all looks would be a third one, and wrong: the labels of wrong answers tend to come
@@ -120,7 +120,8 @@ def _answered(evidence: HealthEvidence, rules: Health) -> Callable[[Look], tuple
     return lambda look: (look.wrong, look.labelled) if look.start <= newest else (0, 0)
 
 
-def _contradiction(looks: tuple[Look, ...]) -> str:
+def contradiction(looks: tuple[Look, ...]) -> str:
+    """What is wrong with the counts of looks, which then are no evidence; empty: nothing."""
     for look in looks:
         counts = (look.requests, look.errors, look.slow, look.labelled, look.wrong)
         if not all(math.isfinite(one) and one >= 0 for one in counts):
@@ -132,7 +133,7 @@ def _contradiction(looks: tuple[Look, ...]) -> str:
 
 def _traffic(evidence: HealthEvidence, rules: Health) -> Finding:
     """Is there evidence at all, and since when not? Silence beyond the deadline asks for a person."""
-    broken = _contradiction(evidence.looks)
+    broken = contradiction(evidence.looks)
     served = 0 if broken else sum(look.requests for look in evidence.looks)
     since = evidence.last_request or evidence.started
     silent = max(evidence.now - since, timedelta(0))

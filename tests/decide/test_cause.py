@@ -68,7 +68,16 @@ def test_as_long_as_the_other_has_answered_too_little_nothing_moves() -> None:
     assert "has not answered enough to tell" in result.reason
 
 
-@pytest.mark.parametrize("other", [None, [look(i, 0) for i in range(10)], [look(i + 3, 50) for i in range(10)]])
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        [look(i, 0) for i in range(10)],
+        [look(i + 3, 50) for i in range(10)],
+        [look(i, 50, errors=51) for i in range(10)],
+        [look(i, 50, errors=-1) for i in range(10)],
+    ],
+)
 def test_without_a_second_version_it_is_said_what_cannot_be_known_and_it_goes_back_as_ever(
     other: list[Look] | None,
 ) -> None:
