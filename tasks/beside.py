@@ -26,7 +26,7 @@ def beside(case: Case, standing: Standing, *, start: datetime, end: datetime) ->
         start: Of the first look.
         end: Of the last one.
     """
-    version, role = _other(case, standing)
+    version, role, serving = _other(case, standing, start)
     if version is None:
         return None, "no other version answers at the same time"
     from_log = RequestLogSource(case.stores.requests)
@@ -37,14 +37,25 @@ def beside(case: Case, standing: Standing, *, start: datetime, end: datetime) ->
     )
     if seen.unavailable is not None:
         return None, f"what version {version} did at the same time could not be read ({seen.unavailable})"
-    return Beside(version=version, role=role, looks=seen.looks), None
+    return Beside(version=version, role=role, looks=seen.looks, serving=serving), None
 
 
-def _other(case: Case, standing: Standing) -> tuple[str | None, Literal["canary", "shadow"]]:
+def _other(case: Case, standing: Standing, start: datetime) -> tuple[str | None, Literal["canary", "shadow"], bool]:
+    """(version, role, whether it answers still) of the other version; a canary that has gone since is one too.
+
+    Otherwise what two versions suffered from would be put down to the one in Production once the other has left.
+    """
     rollout = canary.running(case, standing)
     if rollout is not None:
-        return rollout.version, "canary"
-    shadow = case.policy.shadow
+        return rollout.version, "canary", True
+    newest, shadow = case.ledger.rollout(case.model), case.policy.shadow
+    if (
+        newest is not None
+        and newest.baseline == standing.production
+        and newest.state != "running"
+        and newest.at > start
+    ):
+        return newest.version, "canary", False
     if shadow is None or shadow.live is None:
-        return None, "shadow"
-    return split.shadow(standing, case.ledger.rollout(case.model)), "shadow"
+        return None, "shadow", False
+    return split.shadow(standing, newest), "shadow", True

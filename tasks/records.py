@@ -433,11 +433,13 @@ class Beside:
         role: ``canary``: it answered other requests. ``shadow``: it answered, unseen, those that the watched version
             had answered, so that it tells of wrong answers only, and neither of failures nor of time.
         looks: Of the same intervals, in the same order; empty intervals have zero counts.
+        serving: It answers still. One that has gone tells only of what both went through.
     """
 
     version: str
     role: Literal["canary", "shadow"]
     looks: tuple[Look, ...]
+    serving: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

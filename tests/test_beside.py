@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -115,6 +116,22 @@ def test_as_long_as_it_is_frozen_the_canary_gets_no_more(stores: Stores, ledger:
     held = rolling.tick(asked, asked.standing())
     assert held.decision == "holding"
     assert "version 1 in Production is bad as well since" in held.reason
+
+
+def test_a_canary_that_has_gone_since_is_still_asked_for_what_both_went_through(stores: Stores, ledger: Ledger) -> None:
+    canary(ledger)
+    served(stores, "1", "production", failed=30)
+    served(stores, "2", "canary", failed=10, per_minute=20)
+    running = ledger.rollout("churn")
+    assert running is not None
+    ledger.weigh(replace(running, weight=0, state="aborted", at=NOW - MINUTE), after=running)
+    asked = case(stores, ledger)
+    found, _ = beside(asked, asked.standing(), start=T0, end=NOW)
+    assert found is not None
+    assert not found.serving
+    assert watch.tick(asked, asked.standing()).verdicts[0].decision == "frozen"
+    later, _ = beside(asked, asked.standing(), start=NOW, end=NOW + MINUTE)
+    assert later is None, "of what came after it had gone it knows nothing"
 
 
 def test_a_canary_that_does_well_leaves_no_excuse(stores: Stores, ledger: Ledger) -> None:

@@ -47,10 +47,10 @@ class Suspect:
 def judge(evidence: HealthEvidence, suspects: Sequence[Suspect], rules: Health, *, planned: int) -> Finding:
     """The finding ``shared_cause`` about a version that is shown to be bad.
 
-    ``breach``: the other version is shown to be bad by the same limits, at the same time. ``ok``: the watched one is
-    shown to be bad more often than :data:`RATIO` times as the other, so the cause is its own. ``unknown``: there is no
-    other one, or it has not answered enough to tell. Where both have the same cause it is taken for the version's own
-    at most as often as ``rules.false_rollback``, however often it is asked, and the other way round.
+    ``breach``: both are shown to be bad by the same limits in the looks in which both answered. ``ok``: the watched one
+    is shown to be bad more than :data:`RATIO` times as often as the other, so the cause is its own. ``unknown``: there
+    is no other one, or it has not answered enough to tell. Where both have the same cause it is taken for the version's
+    own at most as often as ``rules.false_rollback``, however often it is asked, and the other way round.
 
     Args:
         evidence: With ``beside``, or with the reason why there is none in ``alone``.
@@ -78,8 +78,11 @@ def _compared(
     evidence: HealthEvidence, other: Beside, suspects: Sequence[Suspect], rules: Health, who: str, planned: int
 ) -> Finding:
     needed = -math.log(rules.false_rollback)
-    both_bad = max(mixed([_bad(other.looks, one, planned) for one in suspects]))
+    ours, theirs = (max(mixed([_bad(arm, one, planned) for one in suspects])) for arm in _together(evidence, other))
+    both_bad = min(ours, theirs)
     own = _worse(evidence, other, suspects, planned)
+    if not other.serving and max(both_bad, own) < needed:
+        return _alone(evidence, suspects, f"{who}, had gone before that could be told")
     told = "; ".join(_told(one, other) for one in suspects)
     facts: dict[str, object] = {"other": other.version, "role": other.role, "log_e_shared": both_bad, "log_e_own": own}
     facts["needed"] = needed
@@ -91,6 +94,12 @@ def _compared(
         return Finding(name="shared_cause", outcome="ok", reason=reason, evidence=facts)
     reason = f"{who}, has not answered enough to tell whether the cause is the version's own ({told})"
     return Finding(name="shared_cause", outcome="unknown", reason=reason, evidence={**facts, "page": True})
+
+
+def _together(evidence: HealthEvidence, other: Beside) -> tuple[tuple[Look, ...], tuple[Look, ...]]:
+    """The looks in which both answered: what one did when the other was silent is no comparison."""
+    pairs = [pair for pair in zip(evidence.looks, other.looks, strict=True) if pair[0].requests and pair[1].requests]
+    return tuple(one for one, _ in pairs), tuple(one for _, one in pairs)
 
 
 def _bad(looks: Sequence[Look], suspect: Suspect, planned: int) -> tuple[float, ...]:

@@ -134,7 +134,7 @@ def _visible(allowed: float, error: float | None, z: float) -> float | None:
 def _could_be_seen(current: Measurement, visible: float | None) -> str:
     if visible is None:
         return "what could have been found is not known, as its standard error is not"
-    share = current.metric in UNIT or current.metric == "accuracy"
+    share = current.metric in UNIT
     loss = f"{100 * visible:.1f} points" if share else phrase.number(visible)
     return f"with {phrase.count(current.n)} labels a loss of {loss} or more would have been found"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tasks.decide import phrase
@@ -46,7 +46,8 @@ def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, pl
     look or any before it, so that looking every minute costs nothing. Answers without a label count as right: labels
     of wrong answers tend to come first; with ``labels`` only answers older than its delay count, and of those the
     labelled ones. What is shown to be bad together with another version that answers at the same time, or may be, is
-    ``frozen`` and not unhealthy: a rollback would mend nothing (:mod:`tasks.decide.cause`). Before the planned looks
+    ``frozen`` and not unhealthy: a rollback would mend nothing (:mod:`tasks.decide.cause`). Once such an incident is
+    over the watch begins anew with what came after it, promise included. Before the planned looks
     are over nothing is healthy, and afterwards only with ``min_requests`` requests and all of the evidence; what the
     watch could not have seen is part of the reason.
 
@@ -70,12 +71,18 @@ def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, pl
     if not evidence.looks:
         return _unknown(f"watching, 0 of {planned_looks} looks", (traffic,))
     combined = mixed([metric.log_e for metric in metrics])
-    peak = combined.index(max(combined))
+    peak, done = combined.index(max(combined)), len(evidence.looks)
     threshold = -math.log(rules.false_rollback)
     if combined[peak] >= threshold:
         verdict = _unhealthy(evidence, rules, metrics, traffic, (peak, combined[peak], threshold))
-        asked = evidence.beside is not None or evidence.alone is not None
-        return _with_cause(verdict, evidence, metrics, rules, planned_looks) if asked else verdict
+        if evidence.beside is None and evidence.alone is None:
+            return verdict
+        end = _over(combined, threshold)
+        if end and (shared := _shared(_part(evidence, 0, end, rules), rules, problem, planned_looks)) is not None:
+            rest = _part(evidence, end, done, rules)
+            after = judge(rest, rules, problem=problem, planned_looks=planned_looks)
+            return _without_incident(shared, after, rest)
+        return _with_cause(verdict, evidence, metrics, rules, planned_looks)
     return _quiet(evidence, rules, metrics, traffic, planned_looks)
 
 
@@ -209,6 +216,45 @@ def _with_cause(
         reason=phrase.one_line(f"{verdict.reason}; {cause.reason}"),
         findings=(*verdict.findings, cause),
     )
+
+
+def _over(combined: Sequence[float], threshold: float) -> int:
+    """The look before which the first alarm was over; 0: there is none, or it lasts.
+
+    The evidence has then fallen from its peak by as much as it takes to believe anything.
+    """
+    highest = -math.inf
+    for number, log_e in enumerate(combined):
+        highest = max(highest, log_e)
+        if highest >= threshold and highest - log_e >= threshold:
+            return number
+    return 0
+
+
+def _part(evidence: HealthEvidence, first: int, end: int, rules: Health) -> HealthEvidence:
+    """The looks from one to before another, of both versions."""
+    beside = evidence.beside
+    part = None if beside is None else replace(beside, looks=beside.looks[first:end])
+    started = evidence.started if not first else evidence.looks[first - 1].start + rules.tick
+    return replace(evidence, looks=evidence.looks[first:end], started=started, beside=part)
+
+
+def _shared(evidence: HealthEvidence, rules: Health, problem: Problem | str, planned: int) -> Finding | None:
+    """The cause of an alarm that is over, where two versions shared it; otherwise None."""
+    metrics = _metrics(evidence, rules, problem, planned)
+    combined = mixed([metric.log_e for metric in metrics])
+    alarm = (combined.index(max(combined)), max(combined), -math.log(rules.false_rollback))
+    verdict = _unhealthy(evidence, rules, metrics, _traffic(evidence, rules), alarm)
+    cause = _with_cause(verdict, evidence, metrics, rules, planned).findings[-1]
+    return cause if cause.outcome == "breach" else None
+
+
+def _without_incident(cause: Finding, rest: Verdict, evidence: HealthEvidence) -> Verdict:
+    """The verdict on what came after an incident that two versions shared, with a word about it."""
+    reason = f"left out: until {_clock(evidence.started)} {cause.reason}"
+    left = Finding(name="incident", outcome="exempt", reason=reason, evidence={"until": evidence.started.isoformat()})
+    told = phrase.one_line(f"{rest.reason}; {reason}")
+    return Verdict(judge="health", decision=rest.decision, reason=told, findings=(*rest.findings, left))
 
 
 def _quiet(evidence: HealthEvidence, rules: Health, metrics: list[_Metric], traffic: Finding, planned: int) -> Verdict:

@@ -120,6 +120,51 @@ def test_a_healthy_version_is_never_asked_for_its_cause() -> None:
     assert all(one.name != "shared_cause" for one in result.findings)
 
 
+def test_when_an_incident_of_both_is_over_the_watch_goes_on_without_it() -> None:
+    def arm(requests: int, **after: int) -> list[Look]:
+        return [look(i, requests, errors=requests // 2) if i < 8 else look(i, requests, **after) for i in range(14)]
+
+    result = verdict(arm(100), arm(50))
+    assert result.decision == "unknown", "nothing is healthy before its time, and nothing is rolled back"
+    assert "left out: until 2026-03-02 09:08:00 UTC version 2, a canary, is bad at the same time" in result.reason
+    assert not any(one.evidence.get("page") for one in result.findings)
+    own = verdict(
+        [*arm(100)[:8], *(look(i, 100, errors=60) for i in range(10, 24))],
+        [*arm(50)[:8]] + [look(i, 50) for i in range(10, 24)],
+    )
+    assert own.decision == "frozen", "as long as it never ended it is one incident"
+
+
+def test_what_it_does_alone_after_an_incident_of_both_is_its_own() -> None:
+    ours = [look(i, 100, errors=50 if i < 8 or i >= 12 else 0) for i in range(18)]
+    other = [look(i, 50, errors=25 if i < 8 else 0) for i in range(18)]
+    decisions = [verdict(ours[:end], other[:end]).decision for end in range(3, 19)]
+    assert decisions[:6] == ["frozen"] * 6
+    assert "unknown" in decisions[6:]
+    assert decisions[-1] == "unhealthy"
+
+
+def gone(ours: list[Look], other: list[Look]) -> Verdict:
+    seen = evidence(ours, other)
+    assert seen.beside is not None
+    left = replace(seen, beside=replace(seen.beside, serving=False))
+    return judge(left, RULES, problem="binary", planned_looks=LOOKS)
+
+
+def test_what_both_went_through_stays_shared_when_the_other_has_gone() -> None:
+    ours = [look(i, 95, errors=40) for i in range(10)]
+    other = [look(i, 50, errors=20) if i < 6 else look(i, 0) for i in range(10)]
+    assert gone(ours, other).decision == "frozen"
+
+
+def test_a_canary_that_was_bad_and_has_gone_excuses_nothing_that_came_later() -> None:
+    ours = [look(i, 95, errors=0 if i < 8 else 40) for i in range(16)]
+    other = [look(i, 50, errors=30) if i < 6 else look(i, 0) for i in range(16)]
+    result = gone(ours, other)
+    assert result.decision == "unhealthy"
+    assert "had gone before that could be told" in result.reason
+
+
 # As often as promised.
 
 
