@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
-from tasks.health_sources import Period, RequestLogSource, due, period, source
-from tasks.policy import Health
+from tasks.health_sources import Period, RequestLogSource, due, late, period, source
+from tasks.policy import Health, Labels
 from tasks.requests import Label, RequestLog, Served
 from tasks.stores import Stores
 
@@ -31,6 +31,14 @@ def after(minutes: float) -> datetime:
 def test_the_first_period_is_the_watch_after_a_promotion() -> None:
     expected = Period(start=T0, end=after(30), tick=MINUTE, planned_looks=30, first=True)
     assert period(T0, T0, RULES) == period(T0, after(29.99), RULES) == expected
+
+
+def test_days_are_looked_at_again_until_all_their_labels_are_old_enough_to_count() -> None:
+    judged = period(T0, T0 + 60 * DAY, RULES)
+    assert len(late(T0, judged, RULES)) == 14
+    slow = Health(labels=Labels(delay=20 * DAY))
+    earliest = late(T0, judged, slow)[-1]
+    assert judged.end - earliest.end >= 20 * DAY
 
 
 def test_from_then_on_one_day_follows_another() -> None:
@@ -64,10 +72,10 @@ def test_during_the_first_watch_only_it_is_due() -> None:
 
 def test_a_watch_that_is_over_is_judged_once_however_late_the_next_tick_comes() -> None:
     watch = period(T0, T0, RULES)
-    for late in (after(30), after(31.5), after(30) + 0.9 * DAY):
-        assert due(T0, late, RULES, judged_until=after(29)) == (watch, period(T0, late, RULES))
-        assert due(T0, late, RULES, judged_until=None)[0] == watch
-        assert due(T0, late, RULES, judged_until=late) == (period(T0, late, RULES),)
+    for moment in (after(30), after(31.5), after(30) + 0.9 * DAY):
+        assert due(T0, moment, RULES, judged_until=after(29)) == (watch, period(T0, moment, RULES))
+        assert due(T0, moment, RULES, judged_until=None)[0] == watch
+        assert due(T0, moment, RULES, judged_until=moment) == (period(T0, moment, RULES),)
 
 
 @settings(max_examples=50, deadline=None)

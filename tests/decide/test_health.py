@@ -214,3 +214,38 @@ def test_a_period_that_is_over_is_judged_by_when_its_labels_were_read() -> None:
 def test_too_few_old_labels_are_no_accuracy() -> None:
     result = verdict(watch(*(look(i, labelled=4) for i in range(30))), DELAYED)
     assert finding(result, "accuracy").outcome == "unknown"
+
+
+def day_of_labels(draw: np.random.Generator, right: float, waited: float) -> HealthEvidence:
+    """A day of requests, of whose answers this share is right; labels of wrong ones come after hours, others take days.
+
+    Args:
+        draw: Of everything random.
+        right: Share of right answers.
+        waited: Days since its end.
+    """
+    ten, looks = timedelta(minutes=10), []
+    for number in range(144):
+        start = START + number * ten
+        wrong = int(draw.binomial(20, 1 - right))
+        since = (144 - number) / 144 + waited
+        seen = int((draw.exponential(0.25, wrong) < since).sum())
+        others = int((np.minimum(draw.exponential(3.0, 20 - wrong), 5.0) < since).sum())
+        looks.append(Look(start=start, requests=20, errors=0, slow=0, labelled=seen + others, wrong=seen))
+    end = START + timedelta(days=1)
+    return HealthEvidence(
+        looks=tuple(looks), now=end, started=START, last_request=end, read_at=end + waited * 144 * ten
+    )
+
+
+@pytest.mark.parametrize("labels", [None, Labels(delay=timedelta(days=5))])
+def test_labels_of_wrong_answers_that_come_first_raise_no_alarm_and_hide_no_harm(labels: Labels | None) -> None:
+    rules = Health(tick=timedelta(minutes=10), error_rate=None, latency_p95=None, labels=labels)
+    draw = np.random.default_rng(9)
+
+    def alarms(right: float, waited: float) -> int:
+        seen = [day_of_labels(draw, right, waited) for _ in range(100)]
+        return sum(judge(one, rules, problem="binary", planned_looks=144).decision == "unhealthy" for one in seen)
+
+    assert max(alarms(0.82, waited) for waited in (0.0, 1.0, 6.0)) <= 1
+    assert alarms(0.7, 6.0) >= 99
