@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import pytest
 from scene import CHANGE, CHANGED, Scene, day
 from test_retrain import finding, stored_profile
 
@@ -26,7 +27,7 @@ def test_what_training_keeps_for_later_is_there(first: Scene) -> None:
     wrong, answers = profile.errors
     accuracy = profile.metric("accuracy")
     assert accuracy is not None
-    assert 1 - wrong / answers == accuracy.value
+    assert 1 - wrong / answers == pytest.approx(accuracy.value)
     assert sum(one.labelled for one in profile.sureness or ()) == answers
     assert sum(one.right for one in profile.sureness or ()) == answers - wrong
     scores = {column.name: column.score or 0.0 for column in profile.columns}
