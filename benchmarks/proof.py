@@ -1,0 +1,110 @@
+"""Proof: what a simulation found beside what is promised, as a table, one JSON line and an exit code.
+
+A share is proven with the 95 % bound that speaks against it: of wrong decisions the upper one, of found harm the lower
+one. The fast form has too few runs for that; it fails when the promise is shown to be broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.decide.intervals import clopper_pearson
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """One row of the table.
+
+    Attributes:
+        what: The case.
+        value: What is held against the limit; of a share its bound.
+        limit: What is promised; None: reported, nothing is promised.
+        least: The limit is one from below.
+        told: What else a reader wants to know.
+    """
+
+    what: str
+    value: float
+    limit: float | None = None
+    least: bool = False
+    told: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the promise is kept; what is no number keeps none."""
+        if self.limit is None:
+            return True
+        return self.value >= self.limit if self.least else self.value <= self.limit
+
+    @property
+    def strain(self) -> float:
+        """How much of the limit is used; above 1: more than all."""
+        if self.limit is None:
+            return -math.inf
+        if not math.isfinite(self.value):
+            return math.inf
+        # A share that is promised from below is used up by what is missing to 1.
+        return (1 - self.value) / (1 - self.limit) if self.least else self.value / self.limit
+
+
+def share(
+    what: str, hits: int, runs: int, limit: float | None, *, least: bool = False, quick: bool = False, told: str = ""
+) -> Line:
+    """A line about how often something happened.
+
+    Args:
+        what: The case.
+        hits: How often it did.
+        runs: Of how many.
+        limit: See :class:`Line`.
+        least: See :class:`Line`.
+        quick: Too few runs to prove anything: the bound that speaks for the promise is taken.
+        told: See :class:`Line`.
+    """
+    low, high = clopper_pearson(hits, runs, 0.95)
+    value = high if least == quick else low
+    counted = f"{hits:,} of {runs:,}" + (f"; {told}" if told else "")
+    return Line(what=what, value=hits / runs if limit is None else value, limit=limit, least=least, told=counted)
+
+
+def conclude(name: str, lines: Sequence[Line]) -> int:
+    """Print the table and the JSON line, which has the line that strains its limit most.
+
+    Returns:
+        The exit code: 1 when a promise is not kept, or when there was none.
+    """
+    width = max(len(line.what) for line in lines)
+    for line in lines:
+        promise = "" if line.limit is None else f"{'>=' if line.least else '<='} {line.limit:<7.4g}"
+        mark = "" if line.limit is None else "ok" if line.ok else "SHORT"
+        print(f"{line.what:{width}}  {line.value:9.4g} {promise:10} {mark:5} {line.told}")
+    hardest = max(lines, key=lambda line: line.strain)
+    ok = all(line.ok for line in lines) and hardest.limit is not None
+    found = {"name": name, "value": hardest.value, "limit": hardest.limit, "ok": ok, "case": hardest.what}
+    print(json.dumps(found | {"short": [line.what for line in lines if not line.ok]}))
+    return int(not ok)
+
+
+def run(name: str, prove: Callable[..., list[Line]]) -> int:
+    """A benchmark as a command; ``--quick`` is the form that the tests use."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, and no proof")
+    return conclude(name, prove(quick=parser.parse_args().quick))
+
+
+def spread(job: Callable[..., Any], given: Iterable[tuple[Any, ...]], *, quick: bool = False) -> list[Any]:
+    """What a function gives for each set of arguments, in order, on all processors; of the fast form on this one."""
+    jobs = list(given)
+    if quick or len(jobs) < 2:
+        return [job(*one) for one in jobs]
+    workers = min(len(jobs), os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(job, *zip(*jobs, strict=True)))
