@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tasks.decide import phrase
 from tasks.decide.intervals import Floats, clopper_pearson
@@ -32,25 +33,39 @@ class Side:
     growth: float
 
 
-def side(wins: int, losses: int, ties: int, bound: float) -> Side:
-    """Evidence that the mean of d in {-1, 0, +1} is above ``bound``.
+def evidence_above(wins: ArrayLike, losses: ArrayLike, ties: ArrayLike, bound: float) -> Floats:
+    """Log of the evidence that the mean of d in {-1, 0, +1} is above ``bound``.
 
     Each bet multiplies by ``1 + lambda (d - bound)`` (Waudby-Smith and Ramdas 2024, arXiv 2010.09686, section 4), the
     e-value is their mean. It depends on the counts only, so on no order.
 
     Args:
-        wins: d = +1.
+        wins: d = +1, shape (...,).
         losses: d = -1.
         ties: d = 0.
         bound: Above -1.
+
+    Returns:
+        shape (...,). Whenever it is looked at, it reaches ``ln(1/alpha)`` with at most chance alpha while the mean is
+        not above ``bound``.
     """
+    counts = np.stack(np.broadcast_arrays(*(np.asarray(one, dtype=np.float64) for one in (wins, losses, ties))), -1)
+    out: Floats = np.logaddexp.reduce(counts @ _steps(bound), axis=-1) - math.log(len(_BETS))
+    return out
+
+
+def _steps(bound: float) -> Floats:
+    """Log of the factor of every bet for a win, a loss and a tie; shape (3, bets)."""
     rates = _BETS / (1 + bound)
-    steps = np.stack([np.log1p(rates * (1 - bound)), np.log1p(-rates * (1 + bound)), np.log1p(-rates * bound)])
+    return np.stack([np.log1p(rates * (1 - bound)), np.log1p(-rates * (1 + bound)), np.log1p(-rates * bound)])
+
+
+def side(wins: int, losses: int, ties: int, bound: float) -> Side:
+    """Evidence that the mean of d is above ``bound``, and where it leads; see :func:`evidence_above`."""
     counts = np.array([wins, losses, ties], dtype=np.float64)
-    log_e = float(np.logaddexp.reduce(counts @ steps) - math.log(len(rates)))
     # One of each in advance: an outcome that has not been seen yet is not impossible.
-    expected: Floats = ((counts + 1) / (counts.sum() + 3)) @ steps
-    return Side(log_e, float(expected.max()))
+    expected: Floats = ((counts + 1) / (counts.sum() + 3)) @ _steps(bound)
+    return Side(float(evidence_above(wins, losses, ties, bound)), float(expected.max()))
 
 
 def nothing_to_compare(reason: str) -> Verdict:
