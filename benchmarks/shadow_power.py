@@ -1,4 +1,4 @@
-"""Shadow: how often the wrong answer is given although it may be asked every day, and how many labels the right one needs.
+"""Shadow: how often it answers wrongly although it is asked every day, and how many labels the right answer needs.
 
 ``python -m benchmarks.shadow_power``: challengers that lose exactly what is tolerated and must not be promoted, and
 equal ones, which must not be rejected, asked after every 50 labels until 20,000. Then equal, better and worse ones: how
