@@ -52,7 +52,8 @@ class Line:
         if not math.isfinite(self.value):
             return math.inf
         # A share that is promised from below is used up by what is missing to 1.
-        return (1 - self.value) / (1 - self.limit) if self.least else self.value / self.limit
+        used, room = (1 - self.value, 1 - self.limit) if self.least else (self.value, self.limit)
+        return used / room if room else math.inf if used else 0.0
 
 
 def share(
