@@ -63,7 +63,7 @@ def peer_words(raw: float, defaults: float, evaluations: int) -> str:
 
 
 def evaluate(kind: str, rows: int, recent: int, evaluations: int, seed: int) -> tuple[int, int, int]:
-    """(evaluations with a drifted column, columns with a bare PSI above 0.1, columns that Evidently's default flags)."""
+    """(evaluations with a drifted column, columns with a bare PSI above 0.1, columns that Evidently flags)."""
     draw = np.random.default_rng([seed, rows, recent, len(kind)])
     alarms = raw = defaults = 0
     for _ in range(evaluations):

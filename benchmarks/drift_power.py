@@ -98,7 +98,7 @@ def _named(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> pd.Data
 def kolmogorov(
     before: np.ndarray[tuple[int, ...], np.dtype[np.float64]], after: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ) -> float:
-    """p of the two-sample test, by its asymptotic distribution; scipy's own needs many times as long."""
+    """The p-value of the two-sample test, by its asymptotic distribution; scipy's own needs many times as long."""
     both = np.sort(np.concatenate([before, after]))
     gap = np.abs(
         np.searchsorted(np.sort(before), both, side="right") / before.size
