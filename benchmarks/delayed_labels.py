@@ -1,9 +1,9 @@
 """Labels that come 1 to 14 days late: is harm found, and is a healthy version left alone?
 
 ``python -m benchmarks.delayed_labels``: one day of the watch, judged when it is over and again at the end of each of
-the next 14 days, as the watch does, with the labels that have come by then. What is wrong may be labelled sooner than what
-is right (complaints), later, or alike. At most 1 % of versions whose accuracy is exactly the limit may be rolled back,
-at least 99 % of those that are ten points below must be. The peers get the same labels: the accuracy of what is
+the next 14 days, as the watch does, with the labels that have come by then. What is wrong may be labelled sooner than
+what is right (complaints), later, or alike. At most 1 % of versions whose accuracy is exactly the limit may be rolled
+back, at least 99 % of those that are ten points below must be. The peers get the same labels: the accuracy of what is
 labelled against the limit each day, and the same evidence process fed with labelled answers only.
 
 An answer without a label counts as right, so that labels can only add to the evidence against a version.

@@ -22,8 +22,9 @@ from benchmarks.proof import Line
 from tasks.decide import drift
 from tasks.policy import DriftTrigger
 from tasks.profile import count, describe
+from tasks.records import Finding
 
-COLUMNS, EVALUATIONS, QUICK, AT_ONCE = 20, 400, 20, 20
+COLUMNS, EVALUATIONS, QUICK, AT_ONCE = 20, 400, 10, 20
 LARGE = 60
 """Evaluations where a sample is large, since they take long; without any alarm these prove at most 4.9 %."""
 REFERENCES, RECENT = (500, 1000, 1001, 5000, 100_000), (50, 200, 1000, 5000, 100_000)
@@ -48,7 +49,8 @@ def prove(*, quick: bool = False) -> list[Line]:
     for kind in KINDS:
         for rows, recent in sizes:
             evaluations = QUICK if quick else LARGE if max(rows, recent) > PEER_ROWS else EVALUATIONS
-            jobs = [(kind, rows, recent, AT_ONCE, seed) for seed in range(evaluations // AT_ONCE)]
+            size = min(AT_ONCE, evaluations)
+            jobs = [(kind, rows, recent, size, seed) for seed in range(evaluations // size)]
             alarms, raw, defaults = np.sum(proof.spread(evaluate, jobs, quick=quick), axis=0)
             told = f"any of {COLUMNS}, {kind}, {rows:,} reference, {recent:,} recent"
             peers = "" if max(rows, recent) > PEER_ROWS else peer_words(raw, defaults, evaluations)
@@ -85,7 +87,7 @@ def frame(values: NDArray[np.float64], kind: str) -> pd.DataFrame:
     return pd.DataFrame({f"c{number}": column for number, column in enumerate(names.T)}, dtype=object)
 
 
-def judged(before: pd.DataFrame, after: pd.DataFrame, rules: DriftTrigger = RULES) -> tuple[drift.Finding, ...]:
+def judged(before: pd.DataFrame, after: pd.DataFrame, rules: DriftTrigger = RULES) -> tuple[Finding, ...]:
     """One finding per column, by the way of the product."""
     reference = describe(before)
     return drift.judge_columns(reference, count(after, reference), rules)

@@ -71,7 +71,8 @@ def mistakes(differ: float, gain: float, wrong: str, runs: int, seed: int) -> tu
     for row in (*np.flatnonzero(first)[:3], *np.flatnonzero(first == (1 if wrong == "promote" else -1))[:3]):
         confirm([int(part[row, where[row]]) for part in counts], int(first[row]))
     sign = 1 if wrong == "promote" else -1
-    return int((first == sign).sum()), *(int((first_of(peer) == sign).sum()) for peer in peers(*counts))
+    bare, tested = (int((first_of(peer) == sign).sum()) for peer in peers(*counts))
+    return int((first == sign).sum()), bare, tested
 
 
 def first_of(said: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -105,7 +106,8 @@ def peers(
     error = np.sqrt(np.maximum((wins + losses) / total - mean**2, 1e-12) / total)
     bare = np.where(mean >= 0, 1, np.where(mean < -RULES.tolerate, -1, 0))
     tested = np.where((mean + RULES.tolerate) / error > 1.645, 1, np.where(mean / error < -1.645, -1, 0))
-    return tuple(np.where(total >= 200, one, 0).astype(np.int8) for one in (bare, tested))  # type: ignore[return-value]
+    early = total < 200
+    return np.where(early, 0, bare).astype(np.int8), np.where(early, 0, tested).astype(np.int8)
 
 
 # How many labels.
@@ -113,7 +115,17 @@ def peers(
 
 def delays(*, quick: bool) -> list[Line]:
     """Median labels until the right answer, beside a test that knows the shares."""
-    cases = [(0.1, 0.0), (0.1, 0.02), (0.1, -0.04), (0.05, 0.0), (0.2, 0.0), (0.2, -0.05), (0.4, 0.0), (0.4, 0.05)]
+    cases = [
+        (0.1, 0.0),
+        (0.02, 0.0),
+        (0.1, 0.02),
+        (0.1, -0.04),
+        (0.05, 0.0),
+        (0.2, 0.0),
+        (0.2, -0.05),
+        (0.4, 0.0),
+        (0.4, 0.05),
+    ]
     lines = []
     for differ, gain in cases[:1] if quick else cases:
         runs = 200 if quick else 1000

@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import proof
 from benchmarks.proof import Line
@@ -17,6 +18,8 @@ from benchmarks.sequential import looks_of
 from tasks.decide.rollout import judge
 from tasks.policy import Health, Rollout
 from tasks.records import RolloutEvidence, Verdict
+
+Counts = NDArray[np.int64]
 
 INCIDENTS, QUICK, LOOKS, BEGINS, EVERY = 500, 20, 40, 10, 5
 HEALTH, RULES = Health(latency_p95=None, accuracy=None), Rollout()
@@ -55,7 +58,7 @@ def fate(shared: bool, seed: int) -> tuple[bool, bool]:
     return out, asked
 
 
-def judged(weight: int, canary: tuple[np.ndarray, np.ndarray], production: tuple[np.ndarray, np.ndarray]) -> Verdict:  # type: ignore[type-arg]
+def judged(weight: int, canary: tuple[Counts, Counts], production: tuple[Counts, Counts]) -> Verdict:
     """The rollout's own verdict at one tick."""
     evidence = RolloutEvidence(
         version="2",

@@ -1,0 +1,59 @@
+"""The proofs of benchmarks/, in their fast form: a promise that is clearly broken turns one of these red."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks import (
+    delayed_labels,
+    drift_null,
+    drift_power,
+    gate_power,
+    proof,
+    sequential,
+    shadow_power,
+    shared_cause,
+)
+from benchmarks.proof import Line
+
+PROOFS = (sequential, gate_power, shadow_power, drift_null, drift_power, delayed_labels)
+
+
+@pytest.mark.parametrize("prove", [one.prove for one in PROOFS], ids=[one.__name__ for one in PROOFS])
+def test_what_is_promised_is_not_shown_to_be_broken(prove: Callable[..., list[Line]]) -> None:
+    lines = prove(quick=True)
+    assert [line for line in lines if not line.ok] == []
+    assert sum(line.limit is not None for line in lines) > 0
+
+
+def test_what_fails_in_both_versions_ends_no_canary_and_what_fails_in_it_alone_does() -> None:
+    shared, _, alone = shared_cause.prove(quick=True)
+    assert shared.ok, shared
+    assert alone.ok, alone
+
+
+def test_the_arrays_are_held_against_the_judge() -> None:
+    import numpy as np
+
+    with pytest.raises(RuntimeError, match="do not say the same"):
+        sequential.confirm(np.array([True, False]), lambda _: False)
+    with pytest.raises(RuntimeError, match="the judge says wait"):
+        shadow_power.confirm([10, 10, 100], 1)
+
+
+def test_a_share_is_proven_by_the_bound_that_speaks_against_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not proof.share("a", 8, 1000, 0.01).ok
+    assert proof.share("a", 8, 1000, 0.01, quick=True).ok
+    assert proof.share("a", 4, 1000, 0.01).ok
+    assert not proof.share("a", 30, 1000, 0.01, quick=True).ok
+    assert not proof.share("a", 992, 1000, 0.99, least=True).ok
+    assert proof.share("a", 998, 1000, 0.99, least=True).ok
+    assert not Line(what="a", value=math.nan, limit=1.0).ok
+    code = proof.conclude("a", [proof.share("a", 8, 1000, 0.01), proof.share("b", 1, 1000, 0.01)])
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (code, last["ok"], last["case"], last["short"]) == (1, False, "a", ["a"])
+    assert proof.conclude("a", [proof.share("a", 8, 1000, None)]) == 1
