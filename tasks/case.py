@@ -214,9 +214,10 @@ def check_plugins(policy: Policy) -> None:
         except (PluginError, TrainingError) as error:
             problems.append(f"learn: {error}")
     rules = {"triggers.performance": policy.triggers.performance, "gate.performance": gate.performance}
-    for place, rule in (rules | {"gate.regression": gate.regression}).items():
+    sliced = {f"gate.slices[{number}]": one for number, one in enumerate(gate.slices)}
+    for place, rule in (rules | {"gate.regression": gate.regression} | sliced).items():
         try:
-            custom_metric(rule.metric) if rule else None
+            custom_metric(rule.metric) if rule and rule.metric else None
         except PluginError as error:
             problems.append(f"{place}.metric: {error}")
     if problems:

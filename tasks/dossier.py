@@ -49,7 +49,7 @@ _RECORDS = {
         *(records.Scores, records.Signals, records.GateEvidence, records.ShadowEvidence, records.Look),
         *(records.HealthEvidence, records.RolloutEvidence, records.LearningEvidence, records.LiveShadow),
         *(records.Transition, records.Standing, records.Evaluation, records.Beside),
-        *(records.Sureness, records.Domain),
+        *(records.Sureness, records.Domain, records.Segments),
     )
 }
 _SECTIONS = {
@@ -57,6 +57,7 @@ _SECTIONS = {
     for one in (
         *(policy.Triggers, policy.DriftTrigger, policy.PerformanceTrigger, policy.PredictionTrigger),
         *(policy.MultivariateTrigger, policy.ConceptTrigger, policy.Labels, policy.Confirm, policy.FalseRetrains),
+        policy.SliceCheck,
         *(policy.Gate, policy.PerformanceCheck, policy.RegressionCheck, policy.StabilityCheck, policy.LatencyCheck),
         *(policy.Shadow, policy.Rollout, policy.Router, policy.Kserve, policy.Health, policy.Prometheus, policy.Learn),
     )

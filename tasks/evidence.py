@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tasks import artifact
 from tasks.candidate import Made
 from tasks.case import Case
+from tasks.columns import kind_of, text_of
 from tasks.data import Dataset
+from tasks.decide import phrase
 from tasks.dossier import Dossier, pack, unpack
 from tasks.live import beside_production
 from tasks.plugins import resolve
-from tasks.policy import LatencyCheck, Policy
-from tasks.records import Finding, GateEvidence, Scores, ShadowEvidence, Span, Standing
+from tasks.policy import LatencyCheck, Policy, SliceCheck
+from tasks.records import Finding, GateEvidence, Scores, Segments, ShadowEvidence, Span, Standing
 from tasks.requests import Recorded, RequestLog
 from tasks.scoring import answers_in_fresh_process, as_answers, classes_of, latencies, recorded_rows, score
 
 _ROUNDS = 3
+_NUMBERS = 10
+"""A number with more values than these is cut at its quartiles."""
+_OTHERS, _MISSING = "(others)", "(missing)"
 
 
 def for_gate(case: Case, standing: Standing, made: Made) -> GateEvidence:
@@ -46,8 +54,46 @@ def for_gate(case: Case, standing: Standing, made: Made) -> GateEvidence:
         baseline=standing.production,
         baseline_reason=baseline_reason,
         attempt=1 + case.ledger.attempts_on(case.model, made.profile.holdout),
+        segments=tuple(segments_of(made.split.holdout.features, check) for check in gate.slices if _has(made, check)),
     )
     return _with_own_checks(case, evidence)
+
+
+def _has(made: Made, check: SliceCheck) -> bool:
+    """Whether the rows have the column; where not, the gate says so."""
+    return check.by in made.split.holdout.features.columns
+
+
+def segments_of(features: pd.DataFrame, check: SliceCheck) -> Segments:
+    """The segment of each row: no row is left out.
+
+    Args:
+        features: n rows, tidy, with the column.
+        check: Says which column, and how many values of a text have a segment of their own.
+    """
+    column = features[check.by]
+    missing = column.isna().to_numpy()
+    if kind_of(column) == "number" and column.nunique() > _NUMBERS:
+        names, codes = _quartiles(column.to_numpy(dtype=np.float64), missing)
+    else:
+        levels = [text_of(value) for value in column]
+        frequent = [level for level, _ in Counter(level for level in levels if level).most_common(check.most)]
+        names = [*sorted(frequent), _OTHERS]
+        places = {name: place for place, name in enumerate(names[:-1])}
+        codes = np.array([places.get(str(level), len(names) - 1) for level in levels])
+    codes = np.where(missing, len(names), codes)
+    names = [*names, _MISSING]
+    used = np.unique(codes)
+    kept = np.searchsorted(used, codes).astype(np.int16)
+    return Segments(by=check.by, names=tuple(names[place] for place in used), codes=kept)
+
+
+def _quartiles(values: np.ndarray[Any, Any], missing: np.ndarray[Any, Any]) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """Names and codes of a number; an edge belongs to the quarter below it."""
+    edges = np.unique(np.quantile(values[~missing], [0.25, 0.5, 0.75], method="inverted_cdf"))
+    told = [phrase.number(edge) for edge in edges]
+    between = [f"above {low} to {high}" for low, high in pairwise(told)]
+    return [f"up to {told[0]}", *between, f"above {told[-1]}"], np.searchsorted(edges, values, side="left")
 
 
 def _quietest(made: Made, check: LatencyCheck) -> np.ndarray[Any, Any]:

@@ -26,7 +26,7 @@ Fate = Literal["learned", "set aside", "pending"]
 
 _MOST = 200_000
 """Labelled requests that are looked through, the newest."""
-_HARM = frozenset({"regression", "stability"})
+_HARM = frozenset({"regression", "slice", "stability"})
 """Checks of the gate that compare with Production: who fails one has learned something wrong."""
 
 
@@ -162,7 +162,11 @@ def fate(ledger: Ledger, standing: Standing, line: Collection[str], lesson: Less
         return "pending"
     verdict = judged.verdict
     if verdict.decision != "pass":
-        return "set aside" if _HARM & {finding.name for finding in verdict.having("breach")} else "pending"
+        return (
+            "set aside"
+            if _HARM & {finding.name.partition(" ")[0] for finding in verdict.having("breach")}
+            else "pending"
+        )
     went = version in standing.quarantined or ledger.has_fact(lesson.model, version, "rejected")
     return "set aside" if went else "pending"
 

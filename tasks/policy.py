@@ -32,12 +32,19 @@ CLASSIFICATION_METRICS = (
     *("accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted", "precision", "recall"),
     *("roc_auc", "log_loss", "brier"),
 )
-REGRESSION_METRICS = ("r2", "rmse", "mae")
+PINBALL_METRICS = tuple(f"pinball_{percent:02}" for percent in (5, 10, 25, 50, 75, 90, 95))
+"""Loss of a forecast of the 5 %, 10 % ... quantile."""
+REGRESSION_METRICS = ("r2", "rmse", "mae", *PINBALL_METRICS)
 
 
 def _off(value: Any) -> Any:
     """``off``, ``none`` and YAML's false mean that the section is not there."""
     return None if value is False or (isinstance(value, str) and value.lower() in {"off", "none", "no"}) else value
+
+
+def _none(value: Any) -> Any:
+    """``off`` is an empty list."""
+    return () if _off(value) is None else value
 
 
 def _hour(value: Any) -> Any:
@@ -351,6 +358,27 @@ class LatencyCheck(Section):
     confidence: Share = Field(0.95, ge=0.5, lt=1, description="How sure the gate must be, one-sided.")
 
 
+class SliceCheck(Section):
+    """G7: no segment of the rows pays for the average."""
+
+    by: str = Field(
+        min_length=1, description="Feature column whose values are the segments; a number is cut at its quartiles."
+    )
+    metric: str = Field("", description="Empty: the metric of `regression`; accuracy, or r2, where that is off.")
+    margin: Amount = Field(0.05, ge=0, description="Loss within a segment that is tolerated, in the metric's unit.")
+    min_rows: int = Field(100, ge=20, description="Rows that a segment needs to be judged.")
+    prove: Literal["harm", "safety"] = Field(
+        "harm",
+        description="harm: a segment fails once it is shown to be worse by more than the margin, all segments of the "
+        "gate counted; safety: each must also be shown not to be, which needs many rows.",
+    )
+    too_small: Literal["reported", "unknown"] = Field(
+        "reported", description="A segment with too few rows is reported, or leaves the gate inconclusive."
+    )
+    most: int = Field(20, ge=2, le=200, description="Largest segments of a text column; the others are one together.")
+    confidence: Share = Field(0.95, ge=0.5, lt=1, description="How sure the gate must be, one-sided.")
+
+
 class Gate(Section):
     """What a candidate must show before it may be promoted. Each check can be turned ``off``."""
 
@@ -359,6 +387,9 @@ class Gate(Section):
     )
     regression: Annotated[RegressionCheck | None, BeforeValidator(_off)] = Field(
         RegressionCheck(), description="No worse than Production on the same rows."
+    )
+    slices: Annotated[tuple[SliceCheck, ...], BeforeValidator(_none)] = Field(
+        (), description="Segments in which it is compared with Production too, such as `[{by: contract}]`."
     )
     stability: Annotated[StabilityCheck | None, BeforeValidator(_off)] = Field(
         StabilityCheck(), description="Answers have not moved wildly."
@@ -689,6 +720,7 @@ class Policy(Section):
             ("triggers.performance", self.triggers.performance),
             ("gate.performance", self.gate.performance),
             ("gate.regression", self.gate.regression),
+            *((f"gate.slices[{number}]", one) for number, one in enumerate(self.gate.slices)),
         ):
             known = CLASSIFICATION_METRICS + REGRESSION_METRICS
             if section is not None and section.metric in known and section.metric not in fitting:

@@ -99,8 +99,10 @@ def sections(section: type[Section], name: str) -> Iterator[tuple[str, type[Sect
     """Every section by its dotted name, the top first, in the order of the file."""
     yield name, section
     for key, info in section.model_fields.items():
-        if below := _facts(info).section:
-            yield from sections(below, f"{name}.{key}".lstrip("."))
+        facts = _facts(info)
+        listed = next((_items(typing.get_args(kind)[0]).section for kind in facts.types if _is_list(kind)), None)
+        if below := facts.section or listed:
+            yield from sections(below, f"{name}.{key}".lstrip(".") + ("[]" if listed else ""))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -155,6 +157,10 @@ def _facts(info: FieldInfo) -> _Facts:
     return _Facts(there, tuple(metadata), optional=types.NoneType in kinds)
 
 
+def _is_list(kind: Any) -> bool:
+    return typing.get_origin(kind) is tuple
+
+
 def _items(kind: Any) -> _Facts:
     """Of what is in a list."""
     return _facts(FieldInfo.from_annotation(kind))
@@ -168,7 +174,7 @@ def _name(kind: Any, facts: _Facts) -> str:
     arguments = typing.get_args(kind)
     if typing.get_origin(kind) is Literal:
         return " or ".join(f"`{_written(value, facts)}`" for value in arguments)
-    if typing.get_origin(kind) is tuple:
+    if _is_list(kind):
         return f"list of {_type(_items(arguments[0]))}s"
     if typing.get_origin(kind) is dict:
         return "values by name" if arguments[1] is Any else "lists of values by name"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from tasks.policy import Learn, Policy, Rollout, Shadow, Triggers
+from tasks.policy import PINBALL_METRICS, Gate, Learn, Policy, Rollout, Shadow, Triggers
 from tasks.quantities import format_duration, format_size
 
-LOSSES = frozenset({"rmse", "mae", "log_loss", "brier"})
+LOSSES = frozenset({"rmse", "mae", "log_loss", "brier", *PINBALL_METRICS})
 """Metrics of which less is better."""
 
 
@@ -86,6 +86,7 @@ def _goes_out(policy: Policy) -> str:
         parts.append(f"{check.metric} is at {'most' if check.metric in LOSSES else 'least'} {check.at_least:g}")
     if gate.regression:
         parts.append(f"{gate.regression.metric} is no more than {gate.regression.margin:g} worse than Production's")
+    parts += _in_segments(gate)
     if gate.stability:
         shift = percent(gate.stability.decision_rate_shift)
         parts.append(
@@ -105,6 +106,15 @@ def _goes_out(policy: Policy) -> str:
         parts.append(f"a person approves within {format_duration(policy.approval.deadline)}")
     said = f"Goes out when {_listed(parts, 'and') if parts else 'it was trained: every check is off'}."
     return f"{said} {_by_steps(policy.rollout)}" if policy.rollout else said
+
+
+def _in_segments(gate: Gate) -> list[str]:
+    parts = []
+    for check in gate.slices:
+        metric = check.metric or (gate.regression.metric if gate.regression else "the metric")
+        where = "in no segment of {} is {} shown to be" if check.prove == "harm" else "in every segment of {} {} is no"
+        parts.append(f"{where.format(check.by, metric)} more than {check.margin:g} worse than Production's")
+    return parts
 
 
 def _compared(shadow: Shadow) -> list[str]:

@@ -334,6 +334,21 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Segments:
+    """Which segment of a column each holdout row belongs to.
+
+    Attributes:
+        by: Column.
+        names: Of the segments; the rows without a value and the rare ones have one of their own each.
+        codes: shape (n,), position of the row's segment among ``names``.
+    """
+
+    by: str
+    names: tuple[str, ...]
+    codes: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GateEvidence:
     """What the gate judges. All of it is measured before, none of it is looked up while judging.
 
@@ -349,6 +364,7 @@ class GateEvidence:
         loads_reason: What happened there.
         extra: Findings of the user's own checks.
         attempt: How many candidates were judged on this holdout, this one included.
+        segments: Of each column by which the policy looks at slices, where the rows have it.
     """
 
     candidate: Scores
@@ -361,6 +377,7 @@ class GateEvidence:
     baseline_reason: str = ""
     extra: tuple[Finding, ...] = ()
     attempt: int = 1
+    segments: tuple[Segments, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -120,7 +120,7 @@ def _triggers(**given: Any) -> Verdict:
 def _gate(*, rules: Gate, **given: Any) -> Verdict:
     from tasks.decide import gate  # noqa: PLC0415  see above
 
-    named = {rule.metric for rule in (rules.performance, rules.regression) if rule is not None}
+    named = {rule.metric for rule in (rules.performance, rules.regression, *rules.slices) if rule and rule.metric}
     custom = {metric: function for metric in named if (function := custom_metric(metric)) is not None}
     return gate.judge(rules=rules, custom=custom, **given)
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tasks.decide import phrase, stability
+from tasks.decide import phrase, slices, stability
 from tasks.decide.influence import FAMILIES
 from tasks.decide.intervals import least_sample, quantile_bounds
 from tasks.decide.metrics import Custom, Difference, Unmeasurable, bounds, compare, measure
@@ -39,14 +39,17 @@ def judge(
         lambda: _fresh_process(evidence, rules),
     )
     names = ("performance", "regression", "stability", "latency", "size", "fresh_process")
-    findings = (*(_guarded(name, check) for name, check in zip(names, checks, strict=True)), *evidence.extra)
+    judged = (_guarded(name, check) for name, check in zip(names, checks, strict=True))
+    findings = (*_slices(evidence, rules, problem, custom), *judged, *evidence.extra)
     outcomes = {finding.outcome for finding in findings}
+    # A segment that was only looked at for harm speaks against a candidate, never for it.
+    carrying = [f for f in findings if f.outcome == "ok" and f.evidence.get("prove") != "harm"]
     if "breach" in outcomes:
         decision, decisive = "fail", [f for f in findings if f.outcome == "breach"]
-    elif "unknown" in outcomes or "ok" not in outcomes:
+    elif "unknown" in outcomes or not carrying:
         decision, decisive = "inconclusive", [f for f in findings if f.outcome == "unknown"]
     else:
-        decision, decisive = "pass", [f for f in findings if f.outcome == "ok"]
+        decision, decisive = "pass", carrying
     reason = "; ".join(f"{f.name}: {f.reason}" for f in decisive) or "no check applied, and nothing is no evidence"
     return Verdict(judge="gate", decision=decision, reason=phrase.one_line(reason), findings=findings)
 
@@ -204,6 +207,24 @@ def _against_margin(difference: Difference, check: RegressionCheck, evidence: Ga
             "policy_confidence": check.confidence,
             "attempt": evidence.attempt,
         },
+    )
+
+
+def _slices(
+    evidence: GateEvidence, rules: Gate, problem: Problem | str, custom: Mapping[str, Custom]
+) -> tuple[Finding, ...]:
+    """Those of the policy, before everything else: an average hides them."""
+    if not rules.slices:
+        return ()
+    if (missing := _no_baseline("slices", evidence)) is not None:
+        return (missing,)
+    whole = rules.regression.metric if rules.regression else ""
+    return slices.judge(
+        evidence,
+        rules.slices,
+        metric=whole or _default(problem, "accuracy"),
+        custom=custom,
+        left=lambda confidence: confidence_at(confidence, evidence.attempt),
     )
 
 

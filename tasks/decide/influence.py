@@ -277,6 +277,19 @@ def mae(scores: Scores) -> Influence:
     return _mean(np.abs(scores.truth - scores.prediction))
 
 
+def pinball(quantile: float) -> Callable[[Scores], Influence]:
+    """The mean pinball loss of a forecast of this quantile (Koenker and Bassett 1978).
+
+    What lies above the forecast costs ``quantile`` per unit, what lies below it ``1 - quantile``.
+    """
+
+    def loss(scores: Scores) -> Influence:
+        above = scores.truth - scores.prediction
+        return _mean(np.maximum(quantile * above, (quantile - 1) * above))
+
+    return loss
+
+
 def _mean(values: Floats) -> Influence:
     value = float(values.mean())
     return Influence(value, values - value)
@@ -296,8 +309,9 @@ FAMILIES: dict[str, Callable[[Scores], Influence]] = {
     "r2": r2,
     "rmse": rmse,
     "mae": mae,
+    **{f"pinball_{percent:02}": pinball(percent / 100) for percent in (5, 10, 25, 50, 75, 90, 95)},
 }
-LOSSES = frozenset({"log_loss", "brier", "rmse", "mae"})
+LOSSES = frozenset({"log_loss", "brier", "rmse", "mae", *(name for name in FAMILIES if name.startswith("pinball"))})
 """Metrics of which less is better."""
 UNIT = frozenset({"accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted", "precision", "recall", "roc_auc"})
 """Metrics that live in 0..1."""

@@ -27,6 +27,20 @@ def t_quantile(confidence: float, degrees: int) -> float:
     return float(stdtrit(degrees, confidence))
 
 
+def normal_tail(z: float) -> float:
+    """The probability that a standard normal is below z."""
+    from scipy.special import ndtr  # noqa: PLC0415  see the module
+
+    return float(ndtr(z))
+
+
+def t_tail(t: float, degrees: int) -> float:
+    """The same of Student's t."""
+    from scipy.special import stdtr  # noqa: PLC0415  see the module
+
+    return float(stdtr(degrees, t))
+
+
 def clopper_pearson(hits: int, n: int, confidence: float) -> tuple[float, float]:
     """Exact bounds of a share (Clopper and Pearson 1934); they never claim more than the sample shows.
 
@@ -51,9 +65,15 @@ def bonett_price(gains: int, losses: int, n: int, confidence: float) -> tuple[fl
         n: All pairs.
         confidence: One-sided.
     """
+    centre, error = adjusted_difference(gains, losses, n)
+    width = normal_quantile(confidence) * error
+    return max(-1.0, centre - width), min(1.0, centre + width)
+
+
+def adjusted_difference(gains: int, losses: int, n: int) -> tuple[float, float]:
+    """Centre and standard error of :func:`bonett_price`."""
     first, second = (gains + 1) / (n + 2), (losses + 1) / (n + 2)
-    width = normal_quantile(confidence) * math.sqrt((first + second - (first - second) ** 2) / (n + 2))
-    return max(-1.0, first - second - width), min(1.0, first - second + width)
+    return first - second, math.sqrt((first + second - (first - second) ** 2) / (n + 2))
 
 
 def newcombe(hits: int, n: int, base_hits: int, base_n: int, confidence: float) -> tuple[float, float]:

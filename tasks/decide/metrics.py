@@ -11,10 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.decide.influence import COUNTED, FAMILIES, LOSSES, UNIT, Influence, Unmeasurable, checked
-from tasks.decide.intervals import Floats, bonett_price, clopper_pearson, normal_quantile, t_quantile
+from tasks.decide.intervals import (
+    Floats,
+    adjusted_difference,
+    clopper_pearson,
+    normal_quantile,
+    normal_tail,
+    t_quantile,
+    t_tail,
+)
 from tasks.records import Measurement, Scores
 
-__all__ = ["Custom", "Difference", "Unmeasurable", "bounds", "compare", "is_loss", "measure"]
+__all__ = [
+    "Custom",
+    "Difference",
+    "Spread",
+    "Unmeasurable",
+    "bounds",
+    "compare",
+    "is_loss",
+    "measure",
+    "paired",
+    "subset",
+]
 
 Custom = Callable[[Any, Any, Any], float]
 """(truth, prediction, probability) -> a number of which more is better, as scikit-learn's scorers have it."""
@@ -47,6 +66,59 @@ class Difference:
     confidence: float
     candidate: float
     production: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """A paired difference and how uncertain it is, before anybody says how sure to be.
+
+    Attributes:
+        metric: Name as in the policy.
+        value: Candidate minus production, turned so that more is better.
+        centre: Of its bounds; that of an adjusted interval is not ``value``.
+        error: Standard error.
+        degrees: Of Student's t; None: normal.
+        reach: The bounds are no farther from 0 than this.
+        n: Rows it rests on.
+        candidate: The candidate's own value, as the metric has it.
+        production: The same of production.
+    """
+
+    metric: str
+    value: float
+    centre: float
+    error: float
+    degrees: int | None
+    reach: float
+    n: int
+    candidate: float
+    production: float
+
+    def at(self, confidence: float) -> Difference:
+        """With one-sided bounds at this confidence.
+
+        Raises:
+            Unmeasurable: One of them is no finite number.
+        """
+        quantile = normal_quantile(confidence) if self.degrees is None else t_quantile(confidence, self.degrees)
+        width = quantile * self.error
+        return Difference(
+            metric=self.metric,
+            value=_number(self.value, self.metric),
+            low=_number(max(-self.reach, self.centre - width), self.metric),
+            high=_number(min(self.reach, self.centre + width), self.metric),
+            n=self.n,
+            confidence=confidence,
+            candidate=_number(self.candidate, self.metric),
+            production=_number(self.production, self.metric),
+        )
+
+    def chance(self, margin: float) -> float:
+        """Probability of a difference so low, or lower, while the true one is ``-margin``: p of "worse by more"."""
+        if not self.error:
+            return float(self.centre >= -margin)
+        distance = (self.centre + margin) / self.error
+        return normal_tail(distance) if self.degrees is None else t_tail(distance, self.degrees)
 
 
 def is_loss(metric: str) -> bool:
@@ -104,7 +176,16 @@ def bounds(measurement: Measurement, *, confidence: float) -> tuple[float, float
 def compare(
     metric: str, candidate: Scores, production: Scores, *, confidence: float, custom: Custom | None = None
 ) -> Difference:
-    """The paired difference of two models on the same rows, with one-sided bounds.
+    """The paired difference of two models on the same rows, with one-sided bounds; see :func:`paired`.
+
+    Raises:
+        Unmeasurable: One of the two has no value on these rows, or the rows are not the same.
+    """
+    return paired(metric, candidate, production, custom=custom).at(confidence)
+
+
+def paired(metric: str, candidate: Scores, production: Scores, *, custom: Custom | None = None) -> Spread:
+    """The paired difference of two models on the same rows.
 
     Accuracy by Bonett and Price (2012); other built-in metrics by ``t * sd(psi_c - psi_p) / sqrt(n)``, and where
     rows are right or wrong never less than if one row each way had differed; ``custom`` by a paired bootstrap up to
@@ -121,25 +202,47 @@ def compare(
         raise Unmeasurable("one row cannot show how uncertain a difference is")
     if metric not in FAMILIES:
         value, spread, values = _resampled(metric, (ours, theirs), custom)
-        width = spread * (t_quantile(confidence, _GROUPS - 1) if n > _BOOTSTRAP_ROWS else normal_quantile(confidence))
-        return _difference(metric, value, (value - width, value + width), n=n, confidence=confidence, values=values)
+        return _spread(metric, value, spread, values, n=n, degrees=_GROUPS - 1 if n > _BOOTSTRAP_ROWS else None)
+    if metric == "accuracy":
+        return _accuracy_spread(ours, theirs)
     mine, other = FAMILIES[metric](ours), FAMILIES[metric](theirs)
     sign = -1.0 if is_loss(metric) else 1.0
     value = _number(sign * (mine.value - other.value), metric)
-    if metric == "accuracy":
-        return _accuracy_difference(ours, theirs, confidence)
-    width = t_quantile(confidence, n - 1) * _paired_error(metric, mine, other)
-    values = (mine.value, other.value)
-    return _difference(metric, value, (value - width, value + width), n=n, confidence=confidence, values=values)
+    return _spread(metric, value, _paired_error(metric, mine, other), (mine.value, other.value), n=n, degrees=n - 1)
 
 
-def _accuracy_difference(ours: Scores, theirs: Scores, confidence: float) -> Difference:
+def _spread(
+    metric: str, value: float, error: float, values: tuple[float, ...], *, n: int, degrees: int | None
+) -> Spread:
+    return Spread(
+        metric=metric,
+        value=value,
+        centre=value,
+        error=error,
+        degrees=degrees,
+        reach=math.inf,
+        n=n,
+        candidate=values[0],
+        production=values[1],
+    )
+
+
+def _accuracy_spread(ours: Scores, theirs: Scores) -> Spread:
     right, other = ours.prediction == ours.truth, theirs.prediction == theirs.truth
     gains, losses = int(np.count_nonzero(right & ~other)), int(np.count_nonzero(other & ~right))
     n = right.size
-    interval = bonett_price(gains, losses, n, confidence)
-    values = (float(right.mean()), float(other.mean()))
-    return _difference("accuracy", (gains - losses) / n, interval, n=n, confidence=confidence, values=values)
+    centre, error = adjusted_difference(gains, losses, n)
+    return Spread(
+        metric="accuracy",
+        value=(gains - losses) / n,
+        centre=centre,
+        error=error,
+        degrees=None,
+        reach=1.0,
+        n=n,
+        candidate=float(right.mean()),
+        production=float(other.mean()),
+    )
 
 
 def _paired_error(metric: str, mine: Influence, other: Influence) -> float:
@@ -148,27 +251,6 @@ def _paired_error(metric: str, mine: Influence, other: Influence) -> float:
     least = math.sqrt(2) * max(mine.reach, other.reach) / n
     # Scores that differ gradually show their own spread; where they show none at all, neither is believed.
     return max(error, least) if metric in COUNTED or error < 1e-12 else error
-
-
-def _difference(
-    metric: str,
-    value: float,
-    interval: tuple[float, float],
-    *,
-    n: int,
-    confidence: float,
-    values: tuple[float, ...],
-) -> Difference:
-    return Difference(
-        metric=metric,
-        value=_number(value, metric),
-        low=_number(interval[0], metric),
-        high=_number(interval[1], metric),
-        n=n,
-        confidence=confidence,
-        candidate=_number(values[0], metric),
-        production=_number(values[1], metric),
-    )
 
 
 def _standard_error(psi: Floats) -> float:
@@ -221,7 +303,7 @@ def _resampled(
 
 def _replicate(metric: str, custom: Custom, models: tuple[Scores, ...], rows: NDArray[np.intp]) -> float:
     try:
-        values = [_call(metric, custom, _subset(model, rows)) for model in models]
+        values = [_call(metric, custom, subset(model, rows)) for model in models]
     except Unmeasurable:
         return math.nan
     return values[0] - values[1] if len(values) == 2 else values[0]
@@ -237,7 +319,8 @@ def _call(metric: str, custom: Custom, scores: Scores) -> float:
         raise Unmeasurable(f"{metric} failed with {type(error).__name__}: {error}") from error
 
 
-def _subset(scores: Scores, rows: NDArray[np.intp]) -> Scores:
+def subset(scores: Scores, rows: NDArray[np.intp]) -> Scores:
+    """The answers on some of the rows, by position."""
     return Scores(
         truth=scores.truth[rows],
         prediction=scores.prediction[rows],
@@ -254,4 +337,4 @@ def _in_canonical_order(models: tuple[Scores, ...]) -> tuple[Scores, ...]:
         if model.probability is not None:
             keys.extend(model.probability[:, :10].T)
     rows = np.lexsort((*keys, models[0].truth))
-    return tuple(_subset(model, rows) for model in models)
+    return tuple(subset(model, rows) for model in models)

@@ -64,6 +64,8 @@ def sklearn_value(metric: str, scores: Scores) -> float:
         "rmse": lambda: sk.root_mean_squared_error(truth, prediction),
         "mae": lambda: sk.mean_absolute_error(truth, prediction),
     }
+    if metric.startswith("pinball_"):
+        return float(sk.mean_pinball_loss(truth, prediction, alpha=int(metric.removeprefix("pinball_")) / 100))
     return float(by_name[metric]())
 
 
