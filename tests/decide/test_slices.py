@@ -124,7 +124,7 @@ def test_production_without_scores_is_no_pass() -> None:
 
 
 def test_among_twenty_segments_chance_alone_finds_none() -> None:
-    """Each is worse by exactly the margin; with a test of its own for each, two of three candidates would fail."""
+    """Each is worse by exactly the margin; with a test of its own for each, one candidate of six would fail."""
     draws = [evidence((150,) * 20, (0.05,) * 20, seed=seed, better=0.0) for seed in range(300)]
     failed = [judge(one, ALONE, problem="binary").decision == "fail" for one in draws]
     assert np.mean(failed) <= 0.05
