@@ -14,13 +14,14 @@ from benchmarks import (
     drift_power,
     gate_power,
     proof,
+    scenarios,
     sequential,
     shadow_power,
     shared_cause,
 )
 from benchmarks.proof import Line
 
-PROOFS = (sequential, gate_power, shadow_power, drift_null, drift_power, delayed_labels)
+PROOFS = (sequential, gate_power, shadow_power, drift_null, drift_power, delayed_labels, scenarios)
 
 
 @pytest.mark.parametrize("prove", [one.prove for one in PROOFS], ids=[one.__name__ for one in PROOFS])
