@@ -21,7 +21,7 @@ from benchmarks import (
 )
 from benchmarks.proof import Line
 
-PROOFS = (sequential, gate_power, shadow_power, drift_null, drift_power, delayed_labels, scenarios)
+PROOFS = (sequential, gate_power, shadow_power, drift_null, drift_power, delayed_labels, shared_cause, scenarios)
 
 
 @pytest.mark.parametrize("prove", [one.prove for one in PROOFS], ids=[one.__name__ for one in PROOFS])
@@ -29,12 +29,6 @@ def test_what_is_promised_is_not_shown_to_be_broken(prove: Callable[..., list[Li
     lines = prove(quick=True)
     assert [line for line in lines if not line.ok] == []
     assert sum(line.limit is not None for line in lines) > 0
-
-
-def test_what_fails_in_both_versions_ends_no_canary_and_what_fails_in_it_alone_does() -> None:
-    shared, _, alone = shared_cause.prove(quick=True)
-    assert shared.ok, shared
-    assert alone.ok, alone
 
 
 def test_the_arrays_are_held_against_the_judge() -> None:
