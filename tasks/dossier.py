@@ -36,7 +36,8 @@ RULES = 3
 
 What an older one said is then told apart from what was changed. A test holds the judges against verdicts of old.
 2: as long as a watch has not settled, its findings have no interval.
-3: the trigger ``concept``; a version that is bad together with another one is not rolled back.
+3: the trigger ``concept``; a version that is bad together with another one is not rolled back; the gate and the shadow
+say which loss they would have found.
 """
 
 _LIMIT = 2**31

@@ -11,7 +11,7 @@ import numpy as np
 from tasks.decide import phrase, slices, stability
 from tasks.decide.influence import FAMILIES
 from tasks.decide.intervals import least_sample, quantile_bounds
-from tasks.decide.metrics import Custom, Difference, Unmeasurable, bounds, compare, measure
+from tasks.decide.metrics import Custom, Difference, Unmeasurable, bounds, measure, paired
 from tasks.policy import Gate, LatencyCheck, PerformanceCheck, Problem, RegressionCheck
 from tasks.quantities import format_size
 from tasks.records import Finding, GateEvidence, Measurement, Outcome, Verdict
@@ -152,14 +152,8 @@ def _regression(evidence: GateEvidence, rules: Gate, problem: Problem | str, cus
         return missing or _off("regression")
     metric = check.metric or _default(problem, "f1_weighted")
     confidence = confidence_at(check.confidence, evidence.attempt)
-    difference = compare(
-        metric,
-        evidence.candidate,
-        evidence.production,
-        confidence=confidence,
-        custom=_function(metric, custom),
-    )
-    return _against_margin(difference, check, evidence)
+    spread = paired(metric, evidence.candidate, evidence.production, custom=_function(metric, custom))
+    return _against_margin(spread.at(confidence), check, evidence, spread.visible(check.margin, confidence))
 
 
 def _no_baseline(name: str, evidence: GateEvidence) -> Finding | None:
@@ -173,7 +167,7 @@ def _no_baseline(name: str, evidence: GateEvidence) -> Finding | None:
     return None
 
 
-def _against_margin(difference: Difference, check: RegressionCheck, evidence: GateEvidence) -> Finding:
+def _against_margin(difference: Difference, check: RegressionCheck, evidence: GateEvidence, visible: float) -> Finding:
     margin, value = check.margin, difference.value
     outcome: Outcome = "ok" if difference.low > -margin else "breach" if difference.high < -margin else "unknown"
     direction = "better" if value >= 0 else "worse"
@@ -184,10 +178,11 @@ def _against_margin(difference: Difference, check: RegressionCheck, evidence: Ga
     )
     width = value - difference.low if value > -margin else difference.high - value
     wanted = _rows_wanted(difference.n, width, abs(value + margin))
+    seen = f"with {phrase.count(difference.n)} rows a loss of {phrase.number(visible)} or more would have been found"
     words = {
-        "ok": f"{said}: no worse than the margin {phrase.number(margin)}",
+        "ok": f"{said}: no worse than the margin {phrase.number(margin)}; {seen}",
         "breach": f"{said}: worse by more than the margin {phrase.number(margin)}",
-        "unknown": f"{said}: cannot be told from the margin {phrase.number(margin)}; {wanted}",
+        "unknown": f"{said}: cannot be told from the margin {phrase.number(margin)}; {seen}; {wanted}",
     }
     return Finding(
         name="regression",
@@ -206,6 +201,7 @@ def _against_margin(difference: Difference, check: RegressionCheck, evidence: Ga
             "confidence": difference.confidence,
             "policy_confidence": check.confidence,
             "attempt": evidence.attempt,
+            "visible": visible,
         },
     )
 

@@ -38,6 +38,8 @@ __all__ = [
 Custom = Callable[[Any, Any, Any], float]
 """(truth, prediction, probability) -> a number of which more is better, as scikit-learn's scorers have it."""
 
+_FOUND = 0.95
+"""How often a loss must be found to be one that "would have been found"."""
 _BOOTSTRAP_ROWS = 100_000
 _GROUPS = 100
 _SEED = 20_240_401
@@ -79,6 +81,7 @@ class Spread:
         error: Standard error.
         degrees: Of Student's t; None: normal.
         reach: The bounds are no farther from 0 than this.
+        grows: What a true loss of one unit adds to the square of the error, as rows turn from right to wrong.
         n: Rows it rests on.
         candidate: The candidate's own value, as the metric has it.
         production: The same of production.
@@ -90,6 +93,7 @@ class Spread:
     error: float
     degrees: int | None
     reach: float
+    grows: float
     n: int
     candidate: float
     production: float
@@ -112,6 +116,13 @@ class Spread:
             candidate=_number(self.candidate, self.metric),
             production=_number(self.production, self.metric),
         )
+
+    def visible(self, margin: float, confidence: float) -> float:
+        """The loss that would have been shown to be more than the margin, nineteen times of twenty."""
+        sure, loss = normal_quantile(confidence) + normal_quantile(_FOUND), margin
+        for _ in range(30):  # a contraction: a larger loss has a larger error
+            loss = margin + sure * math.sqrt(self.error**2 + self.grows * loss)
+        return loss
 
     def chance(self, margin: float) -> float:
         """Probability of a difference so low, or lower, while the true one is ``-margin``: p of "worse by more"."""
@@ -208,11 +219,20 @@ def paired(metric: str, candidate: Scores, production: Scores, *, custom: Custom
     mine, other = FAMILIES[metric](ours), FAMILIES[metric](theirs)
     sign = -1.0 if is_loss(metric) else 1.0
     value = _number(sign * (mine.value - other.value), metric)
-    return _spread(metric, value, _paired_error(metric, mine, other), (mine.value, other.value), n=n, degrees=n - 1)
+    values, error = (mine.value, other.value), _paired_error(metric, mine, other)
+    grows = max(mine.reach, other.reach) / n if metric in COUNTED else 0.0
+    return _spread(metric, value, error, values, n=n, degrees=n - 1, grows=grows)
 
 
 def _spread(
-    metric: str, value: float, error: float, values: tuple[float, ...], *, n: int, degrees: int | None
+    metric: str,
+    value: float,
+    error: float,
+    values: tuple[float, ...],
+    *,
+    n: int,
+    degrees: int | None,
+    grows: float = 0.0,
 ) -> Spread:
     return Spread(
         metric=metric,
@@ -221,6 +241,7 @@ def _spread(
         error=error,
         degrees=degrees,
         reach=math.inf,
+        grows=grows,
         n=n,
         candidate=values[0],
         production=values[1],
@@ -239,6 +260,7 @@ def _accuracy_spread(ours: Scores, theirs: Scores) -> Spread:
         error=error,
         degrees=None,
         reach=1.0,
+        grows=1 / n,
         n=n,
         candidate=float(right.mean()),
         production=float(other.mean()),

@@ -17,6 +17,7 @@ from tasks.records import Finding, LiveShadow, Outcome, ShadowEvidence, Verdict
 
 FAILURES = 0.01
 """Share of requests that a challenger may fail on; a model that cannot answer is not made good by accuracy."""
+_SELDOM = 1.6449  # standard errors below which one measurement of twenty lies
 _BETS = np.geomspace(0.05, 0.8, 4)
 
 
@@ -169,12 +170,50 @@ def _answer(evidence: ShadowEvidence, rules: Shadow, up: Side, down: Side) -> tu
         f"of {phrase.count(labelled)} labelled requests"
     )
     if up.log_e >= enough:
-        return "ok", f"{score}: it loses at most {phrase.percent(rules.tolerate)}"
+        return "ok", f"{score}: it loses at most {phrase.percent(rules.tolerate)}; {_could_be_seen(evidence, enough)}"
     if down.log_e >= enough:
         return "breach", f"{score}: it is worse"
     if not labelled:
         score = f"none of {phrase.count(evidence.requests)} requests has a label yet"
-    return "unknown", f"{score}; too little to tell, {_still_needed(up, down, enough)}"
+    seen = f"; {_could_be_seen(evidence, enough)}" if labelled else ""
+    return "unknown", f"{score}; too little to tell, {_still_needed(up, down, enough)}{seen}"
+
+
+def smallest_visible(labelled: int, differ: float, log_threshold: float) -> float | None:
+    """The smallest loss that would have been shown by now, nineteen times of twenty.
+
+    The measured loss lies less than 1.64 standard errors below the true one as often as that.
+
+    Args:
+        labelled: Requests with a label.
+        differ: Share of them on which exactly one of the two was right.
+        log_threshold: Log of the e-value that is an answer.
+
+    Returns:
+        In (0, 1], or None when not even losing every request would have been seen.
+    """
+
+    def shown(loss: float) -> bool:
+        both = max(differ, loss)
+        measured = loss - _SELDOM * math.sqrt((both - loss**2) / labelled)
+        shares = (both + measured) / 2, (both - measured) / 2, 1 - both
+        return bool(evidence_above(*(labelled * one for one in shares), 0.0) >= log_threshold)
+
+    if not shown(1.0):
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if shown(middle) else (middle, high)
+    return high
+
+
+def _could_be_seen(evidence: ShadowEvidence, enough: float) -> str:
+    labelled = evidence.wins + evidence.losses + evidence.ties
+    visible = smallest_visible(labelled, (evidence.wins + evidence.losses) / labelled, enough)
+    if visible is None:
+        return f"with {phrase.count(labelled)} labels not even losing all of them would have been found"
+    return f"with {phrase.count(labelled)} labels a loss of {phrase.percent(visible)} or more would have been found"
 
 
 def _still_needed(up: Side, down: Side, enough: float) -> str:

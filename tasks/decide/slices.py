@@ -9,13 +9,13 @@ chance for that one (an intersection-union test; Berger 1982).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from tasks.decide import phrase
-from tasks.decide.intervals import normal_quantile
 from tasks.decide.metrics import Custom, Spread, Unmeasurable, paired, subset
 from tasks.policy import SliceCheck
 from tasks.records import Finding, GateEvidence, Outcome, Segments
@@ -168,7 +168,6 @@ def _finding(one: _Slice, judged: int, *, worse: bool) -> Finding:
 
 
 def _visible(one: _Slice, judged: int) -> float:
-    """Loss that would be shown four times in five even if no other segment were worse."""
-    error = 0.0 if one.spread is None else one.spread.error
+    """Loss that would be shown even if no other segment were worse."""
     sure = 1 - (1 - one.confidence) / max(judged, 1)
-    return one.check.margin + (normal_quantile(sure) + normal_quantile(0.8)) * error
+    return math.nan if one.spread is None else one.spread.visible(one.check.margin, sure)

@@ -388,3 +388,26 @@ def test_own_checks_count_and_come_last() -> None:
     verdict = judge(evidence(*pair(), extra=(own,)), RULES, problem="binary")
     assert verdict.findings[-1] is own
     assert verdict.decision == "fail"
+
+
+def test_the_loss_that_would_have_been_found_is_found_nineteen_times_of_twenty() -> None:
+    rules = Gate(
+        performance=None,
+        regression=RegressionCheck(metric="accuracy", margin=0.02),
+        stability=None,
+        latency=None,
+        size=None,
+        fresh_process=False,
+    )
+
+    def judged(loss: float, seed: int) -> Finding:
+        draw = np.random.default_rng(seed)
+        truth, right, roll = draw.integers(0, 2, 1000), draw.random(1000) < 0.9, draw.random(1000)
+        ours = np.where(right, roll >= (0.04 + loss) / 0.9, roll < 0.04 / 0.1)
+        pair = [Scores(truth=truth, prediction=np.where(good, truth, 1 - truth)) for good in (ours, right)]
+        return found(judge(evidence(*pair), rules, problem="binary"), "regression")
+
+    visible = float(np.mean([judged(0.0, seed).evidence["visible"] for seed in range(20)]))
+    assert f"with 1,000 rows a loss of {judged(0.0, 3).evidence['visible']:.4g} or more" in judged(0.0, 3).reason
+    seen = np.mean([judged(visible, seed).outcome == "breach" for seed in range(400)])
+    assert 0.88 <= seen <= 0.99

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from tasks.decide.shadow import judge, side
+from tasks.decide.shadow import judge, side, smallest_visible
 from tasks.policy import Shadow
 from tasks.records import LiveShadow, ShadowEvidence, Span, Verdict, to_plain
 
@@ -160,3 +160,24 @@ def test_live_counts_that_contradict_each_other_promote_nobody(requests: int, fa
     verdict = judge(replace(BETTER, live=broken), LIVE)
     assert verdict.decision == "wait"
     assert "contradict each other" in verdict.reason
+
+
+# What it could have seen.
+
+
+def test_an_answer_says_which_loss_would_have_been_found() -> None:
+    promoted = judge(shadow(500, 500, 19_000), RULES)
+    assert re.search(r"with 20,000 labels a loss of 0\.\d+% or more would have been found", promoted.reason)
+    assert "with 3 labels not even losing all of them would have been found" in judge(shadow(0, 0, 3), RULES).reason
+    assert "would have been found" not in judge(shadow(requests=50), RULES).reason
+
+
+@pytest.mark.parametrize(("labels", "differ"), [(400, 0.1), (2000, 0.1), (2000, 0.3)])
+def test_that_loss_is_found_nineteen_times_of_twenty(labels: int, differ: float) -> None:
+    loss = smallest_visible(labels, differ, -np.log(RULES.false_promotion))
+    assert loss is not None
+    both = max(differ, loss)
+    shares = [(both - loss) / 2, (both + loss) / 2, 1 - both]
+    draws = np.random.default_rng(0).multinomial(labels, shares, 400)
+    found = [side(int(lost), int(won), int(ties), 0.0).log_e >= -np.log(0.05) for won, lost, ties in draws]
+    assert 0.92 <= np.mean(found) <= 0.98
