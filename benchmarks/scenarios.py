@@ -31,7 +31,8 @@ from benchmarks.drift_null import evidently
 from benchmarks.proof import Line
 from benchmarks.sequential import looks_of, wander
 from tasks.decide import gate, rollout, triggers
-from tasks.policy import Gate, Health, RegressionCheck, Rollout, SliceCheck, Triggers
+from tasks.decide.drift import judge_columns
+from tasks.policy import DriftTrigger, Gate, Health, RegressionCheck, Rollout, SliceCheck, Triggers
 from tasks.profile import count, describe
 from tasks.records import GateEvidence, Profile, RolloutEvidence, Scores, Segments, Signals, Span
 
@@ -187,15 +188,13 @@ def argo(bad: Counts, total: Counts, base_bad: Counts, base: Counts, *, every: i
     del base_bad, base
     shape = (bad.shape[0], -1, every)
     failed, served = bad.reshape(shape).sum(axis=2), total.reshape(shape).sum(axis=2)
-    out: NDArray[np.bool_] = ((served > 0) & (failed > 0.05 * served)).sum(axis=1) > limit
-    return out
+    return np.asarray(((served > 0) & (failed > 0.05 * served)).sum(axis=1) > limit, dtype=np.bool_)
 
 
 def flagger(bad: Counts, total: Counts, base_bad: Counts, base: Counts) -> NDArray[np.bool_]:
     """Five checks below 99 % success, or without traffic."""
     del base_bad, base
-    out: NDArray[np.bool_] = ((total == 0) | (bad > 0.01 * total)).sum(axis=1) >= 5
-    return out
+    return np.asarray(((total == 0) | (bad > 0.01 * total)).sum(axis=1) >= 5, dtype=np.bool_)
 
 
 def kayenta(bad: Counts, total: Counts, base_bad: Counts, base: Counts) -> NDArray[np.bool_]:
@@ -205,8 +204,7 @@ def kayenta(bad: Counts, total: Counts, base_bad: Counts, base: Counts) -> NDArr
     pairs, points = LOOKS * LOOKS, 2 * LOOKS
     # The normal limits of the ranks of Hodges and Lehmann's confidence interval (Hollander and Wolfe 1999, 4.3).
     low = math.floor(pairs / 2 - 2.3263 * math.sqrt(pairs * (points + 1) / 12))
-    out: NDArray[np.bool_] = gaps[:, low] > 0.25 * np.abs(np.median(gaps, axis=1))
-    return out
+    return np.asarray(gaps[:, low] > 0.25 * np.abs(np.median(gaps, axis=1)), dtype=np.bool_)
 
 
 def textbook(bad: Counts, total: Counts, base_bad: Counts, base: Counts) -> NDArray[np.bool_]:
@@ -370,7 +368,7 @@ def datasets(runs: int, *, quick: bool) -> list[Row]:
             recent = count(_named(after), reference)
             signals = replace(EMPTY, profile=replace(PROFILE, columns=reference), recent=recent)
             flagged = [evidently(a, b[~np.isnan(b)], category=False) for a, b in zip(before.T, after.T, strict=True)]
-            raw = triggers.drift.judge_columns(reference, recent, triggers.DriftTrigger())
+            raw = judge_columns(reference, recent, DriftTrigger())
             alarms[run] = (
                 triggers.decide(signals, ONLY_DRIFT).decision == "retrain",
                 np.mean(flagged) >= 0.5,

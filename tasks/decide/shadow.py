@@ -196,8 +196,8 @@ def smallest_visible(labelled: int, differ: float, log_threshold: float) -> floa
     def shown(loss: float) -> bool:
         both = max(differ, loss)
         measured = loss - _SELDOM * math.sqrt((both - loss**2) / labelled)
-        shares = (both + measured) / 2, (both - measured) / 2, 1 - both
-        return bool(evidence_above(*(labelled * one for one in shares), 0.0) >= log_threshold)
+        lost, won = labelled * (both + measured) / 2, labelled * (both - measured) / 2
+        return bool(evidence_above(lost, won, labelled * (1 - both), 0.0) >= log_threshold)
 
     if not shown(1.0):
         return None
