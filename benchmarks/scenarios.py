@@ -209,8 +209,7 @@ def kayenta(bad: Counts, total: Counts, base_bad: Counts, base: Counts) -> NDArr
 
 def textbook(bad: Counts, total: Counts, base_bad: Counts, base: Counts) -> NDArray[np.bool_]:
     """In any minute more than one point worse than Production."""
-    out: NDArray[np.bool_] = (bad / np.maximum(total, 1) - base_bad / np.maximum(base, 1) > 0.01).any(axis=1)
-    return out
+    return np.asarray((bad / np.maximum(total, 1) - base_bad / np.maximum(base, 1) > 0.01).any(axis=1), dtype=np.bool_)
 
 
 # A candidate.
