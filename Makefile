@@ -17,7 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 ARGS = $(if $(POLICY),--policy "$(POLICY)") $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := setup
-.PHONY: setup help up down status serve demo replay history trail test lint format docs lock clean mlflow-ui prefect-ui
+.PHONY: setup help up down status serve demo replay history trail test prove lint format docs lock clean mlflow-ui prefect-ui
 
 setup: $(STAMP) ## Make .venv with the locked packages (the default)
 	@echo "Ready. 'make demo' shows one model's way there and back, 'make help' lists everything else."
@@ -78,6 +78,12 @@ trail: $(STAMP) ## The story of one version (ID= a trail, a model or model:versi
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Each prints its table and one last JSON line, and fails when a promise is not kept; --quick is in the tests.
+PROOFS = sequential gate_power shadow_power drift_null drift_power delayed_labels shared_cause scenarios
+prove: $(STAMP) ## Prove the promised error rates by simulation, an hour (PROOFS="sequential drift_null" for some)
+	@short=0; for proof in $(PROOFS); do echo; echo "== $$proof"; $(BIN)/python -m benchmarks.$$proof || short=1; done; \
+	exit $$short
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

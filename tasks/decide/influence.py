@@ -315,5 +315,7 @@ LOSSES = frozenset({"log_loss", "brier", "rmse", "mae", *(name for name in FAMIL
 """Metrics of which less is better."""
 UNIT = frozenset({"accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted", "precision", "recall", "roc_auc"})
 """Metrics that live in 0..1."""
+AMOUNTS = frozenset(FAMILIES.keys() - UNIT - {"log_loss", "brier"})
+"""Metrics of numbers, whose errors know no bound."""
 COUNTED = UNIT - {"roc_auc"}
 """Metrics in which a row is either right or wrong."""

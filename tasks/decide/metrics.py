@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.decide.influence import COUNTED, FAMILIES, LOSSES, UNIT, Influence, Unmeasurable, checked
+from tasks.decide.influence import AMOUNTS, COUNTED, FAMILIES, LOSSES, UNIT, Influence, Unmeasurable, checked
 from tasks.decide.intervals import (
     Floats,
     adjusted_difference,
@@ -80,6 +80,7 @@ class Spread:
         centre: Of its bounds; that of an adjusted interval is not ``value``.
         error: Standard error.
         degrees: Of Student's t; None: normal.
+        skew: Of the mean of the rows' influences: their skewness over sqrt(n).
         reach: The bounds are no farther from 0 than this.
         grows: What a true loss of one unit adds to the square of the error, as rows turn from right to wrong.
         n: Rows it rests on.
@@ -92,6 +93,7 @@ class Spread:
     centre: float
     error: float
     degrees: int | None
+    skew: float
     reach: float
     grows: float
     n: int
@@ -105,12 +107,12 @@ class Spread:
             Unmeasurable: One of them is no finite number.
         """
         quantile = normal_quantile(confidence) if self.degrees is None else t_quantile(confidence, self.degrees)
-        width = quantile * self.error
+        below, above = _unskewed(quantile, self.skew) * self.error, _unskewed(-quantile, self.skew) * self.error
         return Difference(
             metric=self.metric,
             value=_number(self.value, self.metric),
-            low=_number(max(-self.reach, self.centre - width), self.metric),
-            high=_number(min(self.reach, self.centre + width), self.metric),
+            low=_number(max(-self.reach, self.centre - below), self.metric),
+            high=_number(min(self.reach, self.centre - above), self.metric),
             n=self.n,
             confidence=confidence,
             candidate=_number(self.candidate, self.metric),
@@ -128,8 +130,22 @@ class Spread:
         """Probability of a difference so low, or lower, while the true one is ``-margin``: p of "worse by more"."""
         if not self.error:
             return float(self.centre >= -margin)
-        distance = (self.centre + margin) / self.error
+        distance = _skewed((self.centre + margin) / self.error, self.skew)
         return normal_tail(distance) if self.degrees is None else t_tail(distance, self.degrees)
+
+
+def _skewed(t: float, skew: float) -> float:
+    """What a studentized mean of skewed rows has to be read as to be normal (Hall 1992, JRSS B 54, p. 221)."""
+    a = skew / 3
+    return t + a * t**2 + a**2 * t**3 / 3 + a / 2
+
+
+def _unskewed(quantile: float, skew: float) -> float:
+    """The other way round; the cubic rises everywhere."""
+    a = skew / 3
+    if abs(a) < 1e-9:
+        return quantile
+    return float((np.cbrt(1 + 3 * a * (quantile - a / 2)) - 1) / a)
 
 
 def is_loss(metric: str) -> bool:
@@ -198,9 +214,11 @@ def compare(
 def paired(metric: str, candidate: Scores, production: Scores, *, custom: Custom | None = None) -> Spread:
     """The paired difference of two models on the same rows.
 
-    Accuracy by Bonett and Price (2012); other built-in metrics by ``t * sd(psi_c - psi_p) / sqrt(n)``, and where
-    rows are right or wrong never less than if one row each way had differed; ``custom`` by a paired bootstrap up to
-    100,000 rows, above that by 100 disjoint groups with t(99).
+    Accuracy by Bonett and Price (2012); other built-in metrics by ``t * sd(psi_c - psi_p) / sqrt(n)``. Where rows are
+    right or wrong one row each way is added that differs, as Bonett and Price do it, half as much for a ranking: with
+    fifty rows of the class that counts, a sample without many losses looks surer than it is. And the skewness of the
+    rows is taken out (Hall 1992), though not of amounts, whose third moment need not exist. ``custom`` by a paired
+    bootstrap up to 100,000 rows, above that by 100 disjoint groups with t(99).
 
     Raises:
         Unmeasurable: One of the two has no value on these rows, or the rows are not the same.
@@ -221,7 +239,8 @@ def paired(metric: str, candidate: Scores, production: Scores, *, custom: Custom
     value = _number(sign * (mine.value - other.value), metric)
     values, error = (mine.value, other.value), _paired_error(metric, mine, other)
     grows = max(mine.reach, other.reach) / n if metric in COUNTED else 0.0
-    return _spread(metric, value, error, values, n=n, degrees=n - 1, grows=grows)
+    skew = 0.0 if metric in AMOUNTS else _skewness(sign * (mine.psi - other.psi))
+    return _spread(metric, value, error, values, n=n, degrees=n - 1, grows=grows, skew=skew)
 
 
 def _spread(
@@ -233,6 +252,7 @@ def _spread(
     n: int,
     degrees: int | None,
     grows: float = 0.0,
+    skew: float = 0.0,
 ) -> Spread:
     return Spread(
         metric=metric,
@@ -240,6 +260,7 @@ def _spread(
         centre=value,
         error=error,
         degrees=degrees,
+        skew=skew,
         reach=math.inf,
         grows=grows,
         n=n,
@@ -259,6 +280,7 @@ def _accuracy_spread(ours: Scores, theirs: Scores) -> Spread:
         centre=centre,
         error=error,
         degrees=None,
+        skew=0.0,
         reach=1.0,
         grows=1 / n,
         n=n,
@@ -271,8 +293,16 @@ def _paired_error(metric: str, mine: Influence, other: Influence) -> float:
     n = mine.psi.size
     error = _standard_error(mine.psi - other.psi)
     least = math.sqrt(2) * max(mine.reach, other.reach) / n
-    # Scores that differ gradually show their own spread; where they show none at all, neither is believed.
-    return max(error, least) if metric in COUNTED or error < 1e-12 else error
+    # Losses that are gradual show their own spread; where they show none at all, it is not believed.
+    more = least if metric in COUNTED or error < 1e-12 else least / 2
+    return math.hypot(error, more)
+
+
+def _skewness(psi: Floats) -> float:
+    """Of the mean of the rows: their own over sqrt(n). Zero where they do not differ."""
+    around = psi - psi.mean()
+    spread = float(np.mean(around**2))
+    return 0.0 if spread < 1e-24 else float(np.mean(around**3)) / spread**1.5 / math.sqrt(psi.size)
 
 
 def _standard_error(psi: Floats) -> float:

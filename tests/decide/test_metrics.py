@@ -111,7 +111,8 @@ def test_the_paired_error_is_that_of_a_paired_bootstrap(metric: str) -> None:
             for s in (candidate, production)
         )
         draws.append(FAMILIES[metric](one).value - FAMILIES[metric](two).value)
-    assert (shown.high - shown.low) / 2 / 1.6487 == pytest.approx(np.std(draws), rel=0.15)
+    # One row each way is added; of the hundred rows that precision rests on here that is a fifth more.
+    assert 0.9 * np.std(draws) <= (shown.high - shown.low) / 2 / 1.6487 <= 1.2 * np.std(draws)
 
 
 @pytest.mark.parametrize("metric", sorted(LOSSES))
@@ -294,3 +295,15 @@ def test_a_nearly_perfect_ranking_of_few_positives_is_bounded_close_to_one() -> 
     measured = measure("roc_auc", scores)
     low, high = bounds(measured, confidence=0.97)
     assert 0.85 < low < measured.value <= high <= 1
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "recall", "log_loss"])
+def test_a_class_of_fifty_rows_passes_at_the_margin_no_more_often_than_it_may(metric: str) -> None:
+    """The bound of a difference that rests on few rows: a ranking passed in one case of ten when it was only normal."""
+    from benchmarks.gate_power import FIRST, WORLDS, loss_in, passes
+
+    assert WORLDS["rare positives"].problem == "binary"
+    assert FIRST < 0.95
+    margin = float(np.mean([loss_in("rare positives", (metric,), seed) for seed in range(8)]))
+    passed, _ = passes("rare positives", metric, 1000, margin, 1.0, 600, 0)
+    assert passed / 600 <= 0.072
