@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from benchmarks import (
     drift_power,
     gate_power,
     proof,
+    proven_page,
     scenarios,
     sequential,
     shadow_power,
@@ -52,3 +54,16 @@ def test_a_share_is_proven_by_the_bound_that_speaks_against_it(capsys: pytest.Ca
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (code, last["ok"], last["case"], last["short"]) == (1, False, "a", ["a"])
     assert proof.conclude("a", [proof.share("a", 8, 1000, None)]) == 1
+
+
+def test_the_page_keeps_its_words_and_names_the_proofs_that_did_not_end(tmp_path: Path) -> None:
+    (tmp_path / "sequential.txt").write_text('a table\n{"name": "sequential", "ok": true}\n', "utf-8")
+    (tmp_path / "gate_power.txt").write_text("half a tab", "utf-8")
+    once = proven_page.page(f"words\n\n{proven_page.MARK}\n\nold figures", tmp_path)
+    assert once.startswith("words")
+    assert "old figures" not in once
+    assert "a table" in once
+    assert "half a tab" not in once
+    assert "Not run to the end here: gate_power, shadow_power" in once
+    assert proven_page.page(once, tmp_path) == once
+    assert proven_page.MARK in proven_page.PAGE.read_text("utf-8")
