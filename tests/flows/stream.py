@@ -68,7 +68,7 @@ AMOUNTS: dict[str, Any] = {
     "data": {"target": "amount", "positive": None, "drop": ["churned"]},
     "training": {
         "estimator": "sklearn.linear_model:SGDRegressor",
-        "params": {"learning_rate": "constant", "eta0": 0.01},
+        "params": {"loss": "squared_error", "eta0": 0.01},
     },
     "gate": {"performance": {"metric": "r2", "at_least": 0.5}, "regression": {"metric": "r2", "margin": "5pt"}},
 }
