@@ -116,7 +116,7 @@ def killed(template: Path, folder: Path) -> Iterator[Seen]:
 
 def counted_act(home: Path, doom: Doom) -> tuple[list[str], list[str]]:
     """The boundaries of a run to its end and after it, and everything that was imported for that."""
-    names = act(home, doom)
+    names = list(act(home, doom))
     picture(home)
     return names, [name for name in sys.modules if name.partition(".")[0] not in {"__main__", "__mp_main__"}]
 
