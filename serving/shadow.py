@@ -258,7 +258,7 @@ class Shadow:
 
     def _died(self, error: Broken) -> str:
         with suppress(subprocess.TimeoutExpired):
-            status = self._process.wait(1) if self._process is not None else None
+            status = self._process.wait(10) if self._process is not None else None
             if status == OUT_OF_MEMORY:
                 return f"needs more memory than {self._settings.shadow_bytes} bytes"
             return f"died (exit status {status}): {error}"
