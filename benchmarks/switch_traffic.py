@@ -144,8 +144,9 @@ def judged(seen: list[Seen], bad: str) -> Switched:
         seen: All requests.
         bad: The version whose errors are its own.
     """
-    theirs = [one for one in seen if one.status == 500 and f"version {bad} of loan failed".encode() in one.body]
-    lost = [one for one in seen if one.status != 200 and one not in theirs]
+    own = f"version {bad} of loan failed".encode()
+    theirs = [one for one in seen if one.status == 500 and own in one.body]
+    lost = [one for one in seen if one.status != 200 and not (one.status == 500 and own in one.body)]
     begun = min(one.sent + one.seconds for one in theirs)
     last = max(one.sent for one in theirs)
     back = min(one.sent + one.seconds for one in seen if one.status == 200 and one.sent > last)
