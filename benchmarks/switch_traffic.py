@@ -59,7 +59,7 @@ class Crowd:
 
     @contextmanager
     def asking(self, rate: float) -> Iterator[None]:
-        """So often a second, until the end of the block and a moment longer; the watch shares this process with them."""
+        """So often a second, until the end of the block; the watch shares this process with them."""
         bodies = [request("/predict", json.dumps({"features": row}).encode()) for row in rows(50)]
         over = threading.Event()
 
