@@ -250,7 +250,6 @@ GARBAGE: list[Answer] = [
     b'{"status": "success", "data": {"resultType": "vector", "result": []}}',
     b"[" * 100_000,
     {"status": "error", "errorType": "bad_data", "error": "parse error"},
-    {"status": "success", "warnings": ["a store is away"], "data": {"resultType": "matrix", "result": []}},
 ]
 
 
@@ -258,6 +257,15 @@ GARBAGE: list[Answer] = [
 def test_an_answer_that_is_none_is_unknown(server: Oracle, answer: Answer) -> None:
     server.answers = {"": answer}
     unavailable(server)
+
+
+def test_a_part_of_an_answer_is_no_answer(server: Oracle) -> None:
+    """As a proxy of several stores gives it when one of them is away: the counts look right, and are too small."""
+    healthy(server)
+    some = server.answers["backstop_requests_total"]
+    assert isinstance(some, dict)
+    server.answers["backstop_requests_total"] = {**some, "warnings": ["a store is away"]}
+    assert "answers with a part only: a store is away" in unavailable(server)
 
 
 def test_an_error_of_http_is_told(server: Oracle) -> None:
