@@ -114,6 +114,13 @@ def test_the_queries_select_one_version_in_one_role_and_the_edge_of_the_limit(se
     assert len(queries) == 4
 
 
+def test_a_canary_is_asked_for_in_its_role(server: Oracle) -> None:
+    rules = Prometheus(url=server.url)
+    shared = {"started": T0, "now": T0 + MINUTE, "health": Health(accuracy=None), "problem": "binary"}
+    ScrapedSource(rules, RequestLogSource("sqlite://")).evidence("churn", "3", role="canary", **shared)  # type: ignore[arg-type]
+    assert server.queries[0][0].startswith('backstop_requests_total{model="churn",version="3",role="canary"}[')
+
+
 def test_processes_are_added_up_and_one_that_restarted_counts_from_zero(server: Oracle) -> None:
     healthy(server, GATEWAY, OTHER)
     restarted = every(15, [*(1000 + 10 * number for number in range(8)), *(10 * n for n in range(1, 38))], start=-60)
