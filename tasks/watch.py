@@ -66,7 +66,8 @@ def tick(case: Case, standing: Standing) -> Tick:
             return _unhealthy(case, standing, version, verdicts, newly=changed)
         if verdict.decision == "healthy" and version not in standing.known_good:
             case.state(version, "known-good", verdict.reason)
-        if case.now >= period.end and (found := _late(case, version, since, period)) is not None:
+        over = case.now >= period.end and lost is None  # what cannot be read now is not asked for again, period by period
+        if over and (found := _late(case, version, since, period)) is not None:
             return _unhealthy(case, standing, version, (*verdicts, found), newly=changed)
     return _quiet(case, standing, version, verdicts)
 
