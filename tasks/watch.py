@@ -66,7 +66,7 @@ def tick(case: Case, standing: Standing) -> Tick:
             return _unhealthy(case, standing, version, verdicts, newly=changed)
         if verdict.decision == "healthy" and version not in standing.known_good:
             case.state(version, "known-good", verdict.reason)
-        over = case.now >= period.end and lost is None  # what cannot be read now is not asked for again, period by period
+        over = case.now >= period.end and lost is None  # a source that is away is not asked again for each period
         if over and (found := _late(case, version, since, period)) is not None:
             return _unhealthy(case, standing, version, (*verdicts, found), newly=changed)
     return _quiet(case, standing, version, verdicts)
