@@ -14,25 +14,11 @@ from tasks.database import Full
 from tasks.estimators import TrainingError
 from tasks.records import Transition
 from tasks.registry import Registry
-from tasks.tryout import Answer, Tryout
 
 pytestmark = pytest.mark.slow
 
 SOON = CHANGED + 1 / 1440
 """A minute after version 2 came into Production."""
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version is loaded and asked in this process: that a fresh one can do it too is another test's."""
-    from tasks import fresh
-
-    def here(tryout: Tryout, folder: Path, **_: float) -> Answer:
-        return fresh.attempt(folder, trusted_types=(), allow_pickle=False)
-
-    monkeypatch.setattr(Tryout, "__init__", lambda *_: None)
-    monkeypatch.setattr(Tryout, "of", here)
-    monkeypatch.setattr(Tryout, "close", lambda _: None)
 
 
 def retrained(scene: Scene, at: float) -> Ran:

@@ -67,6 +67,7 @@ def agreed(team: Team, version: str) -> None:
     assert (standing.production, standing.pending) == (version, None)
 
 
+@pytest.mark.fresh
 @pytest.mark.slow  # two servers, three trainings, a rollback, and two people at once
 def test_a_model_goes_there_and_back_and_two_people_cannot_both_decide(
     team: Team, network: Proxy, monkeypatch: pytest.MonkeyPatch
