@@ -96,8 +96,10 @@ class Browser:
         return self.page.locator("div.group").filter(has=label).last
 
     def write(self, name: str, text: str) -> None:
-        """Fill a field of text."""
-        self.field(name).locator("textarea, input").first.fill(text)
+        """Fill a field of text, and leave it: what was wrong with it is looked at again then."""
+        filled = self.field(name).locator("textarea, input").first
+        filled.fill(text)
+        filled.press("Tab")
 
     def choose(self, name: str, choice: str) -> None:
         """Choose one of the values of a field."""

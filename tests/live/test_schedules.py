@@ -49,7 +49,7 @@ def test_scheduled_runs_come_into_being_and_the_worker_runs_them(live: Live, hom
         fresh = [one for one in live.runs(WATCH) if one["id"] not in known]
     ran = next(one for one in fresh if one["state_type"] == "COMPLETED")
     assert ran["auto_scheduled"]
-    assert ran["state_name"] == "Watching"
+    assert ran["state_name"] in {"Watching", "Held"}, "held, once the shared version has been without requests too long"
     starts = sorted(datetime.fromisoformat(one["expected_start_time"]) for one in fresh)
     assert {after - before for before, after in pairwise(starts)} == {timedelta(seconds=15)}
 
