@@ -96,10 +96,8 @@ class Browser:
         return self.page.locator("div.group").filter(has=label).last
 
     def write(self, name: str, text: str) -> None:
-        """Fill a field of text, and leave it: what was wrong with it is looked at again then."""
-        filled = self.field(name).locator("textarea, input").first
-        filled.fill(text)
-        filled.press("Tab")
+        """Fill a field of text."""
+        self.field(name).locator("textarea, input").first.fill(text)
 
     def choose(self, name: str, choice: str) -> None:
         """Choose one of the values of a field."""
@@ -108,8 +106,13 @@ class Browser:
         self.field(name).get_by_role("button", name=choice).or_(self.field(name).get_by_text(choice)).first.wait_for()
 
     def submit(self) -> None:
-        """Send the form, of a run that shall start or of one that waits."""
-        self.page.get_by_role("button", name=re.compile("^(Submit|Resume)$")).last.click()
+        """Send the form, of a run that shall start or of one that waits.
+
+        By a key: the button moves from under the pointer when a complaint above it goes.
+        """
+        button = self.page.get_by_role("button", name=re.compile("^(Submit|Resume)$")).last
+        button.focus()
+        button.press("Enter")
 
     def _open(self, path: str) -> None:
         self.page.goto(f"{self.url}/v2{path}")

@@ -40,9 +40,9 @@ def test_a_form_explains_itself_refuses_nonsense_and_its_run_is_read_in_the_page
     assert live.runs("rollback/by-hand") == [], "nothing was run by what was refused"
 
     look.write("to (Optional)", "1")
-    # The button moves up when the complaint goes.
+    look.submit()  # after a complaint about a field of several types the page looks at the field again, and sends
     look.field("to (Optional)").get_by_text("'abc' is not valid").wait_for(state="hidden")
-    look.submit()
+    look.submit()  # with the next one
     run = live.ended(newest(live, "rollback/by-hand")["id"])
     assert (run["state_name"], run["parameters"]["to"]) == ("DryRun", "1")
     assert run["parameters"]["dry_run"] is True
