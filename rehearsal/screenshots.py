@@ -106,13 +106,8 @@ class Browser:
         self.field(name).get_by_role("button", name=choice).or_(self.field(name).get_by_text(choice)).first.wait_for()
 
     def submit(self) -> None:
-        """Send the form, of a run that shall start or of one that waits.
-
-        By a key: the button moves from under the pointer when a complaint above it goes.
-        """
-        button = self.page.get_by_role("button", name=re.compile("^(Submit|Resume)$")).last
-        button.focus()
-        button.press("Enter")
+        """Send the form, of a run that shall start or of one that waits."""
+        self.page.get_by_role("button", name=re.compile("^(Submit|Resume)$")).last.click()
 
     def _open(self, path: str) -> None:
         self.page.goto(f"{self.url}/v2{path}")
