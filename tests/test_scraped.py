@@ -172,7 +172,8 @@ def test_labels_come_from_the_request_log(server: Oracle, tmp_path: Path) -> Non
         at = [T0 + timedelta(seconds=1.5 * number) for number in range(400)]
         served = {"model": "churn", "version": "2", "seconds": 0.1, "features": {}, "prediction": "yes"}
         one.record(Served(request_id=str(number), at=moment, **served) for number, moment in enumerate(at))  # type: ignore[arg-type]
-        one.label(Label(request_id=str(n), label="no" if n % 4 else "yes", at=at[n]) for n in range(200))
+        labels = (("no" if n % 4 else "yes", n) for n in range(200))
+        one.label(Label(request_id=str(n), model="churn", label=said, at=at[n]) for said, n in labels)
     found = asked(server, log=log, accuracy=0.8)
     assert found.partial is None
     assert sum(look.labelled for look in found.looks) == 200

@@ -73,6 +73,7 @@ def test_a_question_outlives_a_restart_of_everything_and_is_answered_in_the_page
     live.start_worker()
 
     look.question(run_id)
+    look.page.get_by_role("dialog").get_by_text("May version 2 of churn").wait_for()  # it comes after the fields
     dialog = look.page.get_by_role("dialog").inner_text()
     assert "May version 2 of churn replace version 1 in Production?" in dialog
     assert "Gate: pass" in dialog
