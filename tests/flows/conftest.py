@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from scene import CHANGED, FIRST, Scene, everybody
+from scene import CHANGED, FIRST, Scene, at_home, everybody
 
 if TYPE_CHECKING:
     from tasks.policy import Policy
     from tasks.tryout import Answer
-
-ELSEWHERE = ("MLFLOW_TRACKING_URI", "BACKSTOP_LEDGER", "BACKSTOP_REQUESTS")
-
-
-@contextmanager
-def at_home(folder: Path) -> Iterator[None]:
-    """Everything that lasts is kept in this folder, whatever the environment said before."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BACKSTOP_HOME", str(folder))
-        for name in ELSEWHERE:
-            patch.delenv(name, raising=False)
-        for name in [name for name in os.environ if name.startswith("BACKSTOP_CHURN__")]:
-            patch.delenv(name)
-        yield
 
 
 class TriedHere:

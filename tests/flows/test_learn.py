@@ -11,8 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import at_home
-from scene import Scene, day
+from scene import Scene, at_home, day
 from stream import AMOUNTS, TRAINED, accuracy, asked, customers, flipped, labelled, learned, policy, run, watched
 
 from flows.learn import learn

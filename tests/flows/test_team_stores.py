@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import at_home
-from scene import CHANGED, FIRST, Scene, day, run
+from scene import CHANGED, FIRST, Scene, at_home, day, run
 from servers import MlflowServer, Postgres, Proxy, proxy
 
 from flows.promote import promote
