@@ -123,12 +123,19 @@ def _flow(name: str, **options: Any) -> Callable[[Actor], None]:
 
 def _answer_here() -> None:
     """Load and ask the version in this process; see above."""
-    from tasks import fresh, scoring  # noqa: PLC0415  see above
+    from tasks import fresh, tryout  # noqa: PLC0415  see above
 
-    def answers(folder: Path, policy: Policy, **_: Any) -> tuple[bool | None, str]:
-        return fresh.attempt(folder, trusted_types=policy.training.trusted_types, allow_pickle=False)
+    class Here(tryout.Tryout):
+        def __init__(self, policy: Policy) -> None:
+            self._training = policy.training
 
-    scoring.answers_in_fresh_process = answers
+        def of(self, folder: Path, *, timeout: float = 0.0) -> tryout.Answer:  # noqa: ARG002  nothing is waited for
+            return fresh.attempt(folder, trusted_types=self._training.trusted_types, allow_pickle=False)
+
+        def close(self) -> None:
+            """There is nothing to end."""
+
+    tryout.Tryout = Here  # type: ignore[misc]
 
 
 _ASKED: dict[str, Any] = {"reason": "it has to be so", "dry_run": False, "as_of": NOW + timedelta(minutes=1)}

@@ -21,6 +21,12 @@ class Moody(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         self.classes_ = getattr(model, "classes_", None)
         self._asked = 0
 
+    def fit(self, X: Any, y: Any) -> Moody:
+        """Fit the other one; a pipeline wants to see that it could."""
+        self.model.fit(X, y)
+        self.classes_ = self.model.classes_
+        return self
+
     def predict(self, X: Any) -> Any:
         """As the other one does, for a while."""
         self._act()

@@ -1,10 +1,10 @@
 """How long a bad version is felt, and what the switch itself costs those who ask.
 
-``python -m benchmarks.switch_traffic``: clients ask a gateway without a pause; a good version replaces another, then
-one that fails on everything is promoted; the watch's own tick looks at the request log, every ``health.tick``, until
-it rolls back. The value is the time from the first bad answer that a client got to the first good one after the
-rollback, less one tick: at most 5 seconds. And no request fails but by the bad version itself: what it answers with
-an error is counted apart from requests that are lost, refused or cut off.
+``python -m benchmarks.switch_traffic``: clients ask a gateway a hundred times a second; a good version replaces
+another, then one that fails on everything is promoted; the watch's own tick looks at the request log, every
+``health.tick``, until it rolls back. The value is the time from the first bad answer that a client got to the first
+good one after the rollback, less one tick: at most 5 seconds. And no request fails but by the bad version itself:
+what it answers with an error is counted apart from requests that are lost, refused or cut off.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.load import Seen, request, together
+from benchmarks.load import Seen, request, steadily
 from benchmarks.process import Process
 from benchmarks.serving_home import LOGISTIC, Home, rows
 from tasks import watch
@@ -58,14 +58,14 @@ class Crowd:
     seen: list[Seen] = field(default_factory=list)
 
     @contextmanager
-    def asking(self, clients: int) -> Iterator[None]:
-        """Until the end of the block, and a moment longer."""
-        bodies = [request("/predict", json.dumps({"features": row}).encode()) for row in rows(200)]
+    def asking(self, rate: float) -> Iterator[None]:
+        """So often a second, until the end of the block; the watch shares this process with them."""
+        bodies = [request("/predict", json.dumps({"features": row}).encode()) for row in rows(50)]
         over = threading.Event()
 
         def ask() -> None:
             while not over.is_set():
-                self.seen += together(self.port, lambda number: bodies[number % 200], clients=clients, seconds=0.5)
+                self.seen += steadily(self.port, lambda number: bodies[number], rate=rate, requests=50)
 
         thread = threading.Thread(target=ask)
         thread.start()
@@ -93,11 +93,11 @@ def serving(gateway: Process) -> str | None:
     return version
 
 
-def switched(home: Home, gateway: Process, versions: tuple[str, str, str], *, clients: int = 8) -> Switched:
+def switched(home: Home, gateway: Process, versions: tuple[str, str, str], *, rate: float = 100.0) -> Switched:
     """One round: from the good version to another, to the bad one, and back by the watch."""
     _, second, bad = versions
     crowd = Crowd(gateway.port)
-    with crowd.asking(clients):
+    with crowd.asking(rate):
         time.sleep(1)
         _promote(home, second, good=True)
         _until(lambda: serving(gateway) == second)
@@ -144,8 +144,9 @@ def judged(seen: list[Seen], bad: str) -> Switched:
         seen: All requests.
         bad: The version whose errors are its own.
     """
-    theirs = [one for one in seen if one.status == 500 and f"version {bad} of loan failed".encode() in one.body]
-    lost = [one for one in seen if one.status != 200 and one not in theirs]
+    own = f"version {bad} of loan failed".encode()
+    theirs = [one for one in seen if one.status == 500 and own in one.body]
+    lost = [one for one in seen if one.status != 200 and not (one.status == 500 and own in one.body)]
     begun = min(one.sent + one.seconds for one in theirs)
     last = max(one.sent for one in theirs)
     back = min(one.sent + one.seconds for one in seen if one.status == 200 and one.sent > last)

@@ -26,6 +26,7 @@ _ONCE = {
     "promote": "see what serves, and ask for it again",
     "watch": "the next tick looks again by itself",
     "rollout": "the next tick looks again by itself",
+    "learn": "the next run looks again by itself, and learns what this one did not",
     "recover": "see the run that it was for, and start that one again",
 }
 

@@ -61,8 +61,8 @@ STATES = {
 }
 """Names of the final states, by decision."""
 
-TICKS = frozenset({"watch", "rollout"})
-"""Flows that come every minute: what is wrong is told once and not with each of them."""
+TICKS = frozenset({"watch", "rollout", "learn"})
+"""Flows that come every few minutes: what is wrong is told once and not with each of them."""
 
 _SKEW = timedelta(minutes=5)
 """By which the clocks of two machines may differ."""
@@ -289,7 +289,7 @@ async def answered_for(case: Case, flow: str, run: Callable[[Case], Awaitable[Re
     except Exception as error:
         told = _answer_for(case, flow, error)
         await events.emit(case, events.of(_broken(case, flow, error), case, told=told))
-        if flow not in TICKS:  # which name their run after all of their models
+        if flow == "learn" or flow not in TICKS:  # which name their run after all of their models
             await pages.label(f"{flow} {case.model}: failed", (case.trail,))
         raise
     except asyncio.CancelledError:

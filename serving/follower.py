@@ -216,6 +216,8 @@ class Follower:
     def _set_up(self, seq: int, arms: tuple[Arm, ...], production: Loaded) -> None:
         """Who answers, now that Production is ready: with the canary once that is ready too, without it until then."""
         loaded = {production.version: production}
+        if self.desk.lineup is None:  # nobody waits for a canary, least of all for one that is refused
+            self._swap(Lineup.of(self._model, seq, (Arm(production.version),), loaded))
         for canary in arms[1:]:
             found = self._at_hand(canary.version) or self._fetched("canary", canary.version)
             if found is not None:

@@ -198,9 +198,9 @@ class Shadow:
 
     def _answer(self) -> None:
         """One batch; of those that it died of, one by one, so that it is known which one it was."""
-        alone = bool(self._suspects)
-        source, most = (self._suspects, 1) if alone else (self._waiting, _BATCH)
-        rows = [source.popleft() for _ in range(min(most, len(source)))]
+        rows = _taken(self._suspects, 1) or _taken(self._waiting, _BATCH)
+        if not rows:
+            return
         line_, version = self._line, self._version
         if line_ is None or version is None:
             raise Broken("is not there")
@@ -258,7 +258,7 @@ class Shadow:
 
     def _died(self, error: Broken) -> str:
         with suppress(subprocess.TimeoutExpired):
-            status = self._process.wait(1) if self._process is not None else None
+            status = self._process.wait(10) if self._process is not None else None
             if status == OUT_OF_MEMORY:
                 return f"needs more memory than {self._settings.shadow_bytes} bytes"
             return f"died (exit status {status}): {error}"
@@ -274,6 +274,15 @@ class Shadow:
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
+
+
+def _taken(source: deque[Served], most: int) -> list[Served]:
+    """The first rows of a queue that somebody else may clear meanwhile."""
+    rows: list[Served] = []
+    with suppress(IndexError):
+        while len(rows) < most:
+            rows.append(source.popleft())
+    return rows
 
 
 def _checked(said: Any, rows: int) -> list[list[Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,13 @@ def shortcut(model: Any, prepare: Prepared | None, contract: Contract) -> Callab
     method = _LINEAR.get(type(last).__name__)
     if method is None or not type(last).__module__.startswith("sklearn.linear_model."):
         return None
+    made: Callable[[Row], list[float]]
     try:
         weights = np.atleast_2d(np.asarray(last.coef_, dtype=np.float64))
         if len(weights) != 1:
             return None
         decide = prepare.weighed(weights[0], float(np.ravel(last.intercept_)[0]))
-        made = (lambda row: _two(decide(row))) if method == "predict_proba" else (lambda row: [decide(row)])
+        made = _Two(decide) if method == "predict_proba" else _One(decide)
         tried = prepare.trial_rows()
         expected = np.asarray(getattr(model, method)(contract.frame(tried))).reshape(len(tried), -1)
         found = np.array([made(row) for row in tried])
@@ -55,8 +57,24 @@ def shortcut(model: Any, prepare: Prepared | None, contract: Contract) -> Callab
     return made if same else None
 
 
-def _two(decision: float) -> list[float]:
+@dataclass(frozen=True, slots=True)
+class _One:
+    """The number itself."""
+
+    decide: Callable[[Row], float]
+
+    def __call__(self, row: Row) -> list[float]:
+        return [self.decide(row)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Two:
     """The probabilities of two classes; no exponent overflows."""
-    small = math.exp(-abs(decision))
-    near, far = 1 / (1 + small), small / (1 + small)
-    return [far, near] if decision >= 0 else [near, far]
+
+    decide: Callable[[Row], float]
+
+    def __call__(self, row: Row) -> list[float]:
+        decision = self.decide(row)
+        small = math.exp(-abs(decision))
+        near, far = 1 / (1 + small), small / (1 + small)
+        return [far, near] if decision >= 0 else [near, far]

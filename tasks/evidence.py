@@ -24,7 +24,8 @@ from tasks.plugins import resolve
 from tasks.policy import LatencyCheck, Policy, SliceCheck
 from tasks.records import Finding, GateEvidence, Scores, Segments, ShadowEvidence, Span, Standing
 from tasks.requests import Recorded, RequestLog
-from tasks.scoring import answers_in_fresh_process, as_answers, classes_of, latencies, recorded_rows, score
+from tasks.scoring import as_answers, classes_of, latencies, recorded_rows, score
+from tasks.tryout import answers_in_fresh_process
 
 _ROUNDS = 3
 _NUMBERS = 10

@@ -1,6 +1,7 @@
 """A fresh process: load an artifact, answer its stored example, say in one line of JSON how it went.
 
-Run as ``python -m tasks.fresh <folder> <options as JSON>``; see :func:`tasks.scoring.answers_in_fresh_process`.
+Run as ``python -m tasks.fresh <options as JSON>``, with the folder as a line of standard input; see
+:mod:`tasks.tryout`.
 """
 
 from __future__ import annotations
@@ -34,11 +35,14 @@ def attempt(folder: Path, *, trusted_types: tuple[str, ...], allow_pickle: bool)
 
 def main(arguments: list[str]) -> int:
     """Print ``{"answers": true | false | null, "reason": "..."}`` as the last line."""
-    options = json.loads(arguments[1])
+    options = json.loads(arguments[0])
+    import skops.io  # noqa: F401, PLC0415  what every model needs, while the starter still looks for the files
+
+    folder = sys.stdin.readline().strip()
+    if not folder:
+        return 0  # whoever started this has nothing to ask
     answers, reason = attempt(
-        Path(arguments[0]),
-        trusted_types=tuple(options["trusted_types"]),
-        allow_pickle=bool(options["allow_pickle"]),
+        Path(folder), trusted_types=tuple(options["trusted_types"]), allow_pickle=bool(options["allow_pickle"])
     )
     sys.stdout.write("\n" + json.dumps({"answers": answers, "reason": reason}) + "\n")
     return 0

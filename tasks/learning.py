@@ -95,7 +95,7 @@ def study(case: Case, standing: Standing, found: Pending) -> Studied:
         holdout=_counted(case, profile, model, holdout),
         expected=expected(profile),
         fresh=found.fresh(usable),
-        unseen=dict(unseen),
+        unseen=tuple(sorted(unseen.items())),
         unfit=len(rows.unfit),
     )
     older = {one.request_id for batch in parts.batches for one in batch}

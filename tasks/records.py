@@ -534,7 +534,7 @@ class LearningEvidence:
         expected: The same of Production's own holdout, when it was judged; None: not known. Of no use in regression.
         fresh: Labelled requests that have come since the last update that was tried on this version and came to
             nothing; None: there was none.
-        unseen: Labels that the version cannot say, and how often they came; such requests are left out.
+        unseen: (label, how often it came) of labels that the version cannot say; such requests are left out.
         unfit: Requests that lack columns which the version needs, and are left out.
     """
 
@@ -546,7 +546,7 @@ class LearningEvidence:
     holdout: tuple[int, int] | None = None
     expected: tuple[int, int] | None = None
     fresh: int | None = None
-    unseen: Mapping[str, int] = field(default_factory=dict)
+    unseen: tuple[tuple[str, int], ...] = ()
     unfit: int = 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tasks import tryout
 from tasks.case import Case
 from tasks.decide import rollback as judgement
 from tasks.dossier import Dossier
@@ -85,11 +86,10 @@ def _stay(case: Case, verdict: Verdict, dossier: Dossier) -> Reversal:
 
 def try_out(case: Case, version: str) -> Finding:
     """Whether a version loads and answers its stored example in a fresh process, right now."""
-    from tasks.scoring import answers_in_fresh_process  # noqa: PLC0415  the quiet path must not import scikit-learn
-
     try:
-        folder = case.registry().fetch(case.ledger, case.model, version, fresh=True)
-        answered, reason = answers_in_fresh_process(folder, case.policy)
+        with tryout.begun(case.policy) as trial:  # ready by the time that MLflow has told where the files are
+            folder = case.registry().fetch(case.ledger, case.model, version, fresh=True)
+            answered, reason = trial.of(folder)
     except Exception as error:  # noqa: BLE001  an artifact that cannot be fetched is a finding about it
         answered, reason = False, f"version {version} cannot be fetched: {error}"
     outcome: Outcome = "unknown" if answered is None else "ok" if answered else "breach"

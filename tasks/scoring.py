@@ -1,14 +1,9 @@
-"""Scoring: one model's answers on one set of rows, asked for once; how fast it is; whether it answers elsewhere too."""
+"""Scoring: one model's answers on one set of rows, asked for once; how fast it is."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -218,48 +213,3 @@ def recorded_rows(recorded: Recorded, policy: Policy) -> Dataset:
     order = np.argsort(moments.asi8, kind="stable")
     rows = Dataset(features=features, target=pd.Series(labels, dtype=object), time=moments)
     return rows.take(order)
-
-
-def answers_in_fresh_process(folder: Path, policy: Policy, *, timeout: float = 120.0) -> tuple[bool | None, str]:
-    """Whether an artifact loads and answers its stored example in a new Python process.
-
-    Args:
-        folder: Of the artifact.
-        policy: Says which types and formats may be loaded.
-        timeout: Seconds until it counts as not answering.
-
-    Returns:
-        True or False, or None when it could not be tried, and one sentence.
-    """
-    options = {
-        "trusted_types": policy.training.trusted_types,
-        "allow_pickle": policy.training.serialization == "pickle",
-    }
-    # The user's own modules are found where this process finds them.
-    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)
-    command = [sys.executable, "-m", "tasks.fresh", str(folder.resolve()), json.dumps(options)]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-    except subprocess.TimeoutExpired:
-        return False, f"it did not answer within {timeout:g} s in a fresh process"
-    except OSError as error:
-        return None, f"no fresh process could be started: {error}"
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return False, f"the fresh process died with exit code {done.returncode}: {last}"
-    return _reported(done.stdout)
-
-
-def _reported(output: str) -> tuple[bool | None, str]:
-    try:
-        said = json.loads(output.strip().splitlines()[-1])
-        return said["answers"], str(said["reason"])
-    except (IndexError, ValueError, KeyError, TypeError):
-        return False, f"the fresh process ended without an answer; it wrote {output[-200:]!r}"

@@ -69,7 +69,8 @@ def tick(case: Case, standing: Standing) -> Tick:
             return _frozen(case, version, verdicts, newly=changed)
         if verdict.decision == "healthy" and version not in standing.known_good:
             case.state(version, "known-good", verdict.reason)
-        if case.now >= period.end and (found := _late(case, standing, version, since, period)) is not None:
+        over = case.now >= period.end and lost is None  # a source that is away is not asked again for each period
+        if over and (found := _late(case, standing, version, since, period)) is not None:
             verdicts += (found,)
             if found.decision == "frozen":
                 return _frozen(case, version, verdicts, newly=changed)

@@ -199,7 +199,7 @@ def learning(flipped: int = 0, newest: int = 500, **changes: Any) -> Dossier:
         batches=((50, 5), (50, 5 + flipped)),
         holdout=(newest, 50 + 5 * flipped),
         expected=(1000, 100),
-        unseen={"maybe": 2},
+        unseen=(("maybe", 2),),
     )
     return Dossier("learning", {"evidence": replace(seen, **changes), "rules": Learn(), "problem": "binary"})
 

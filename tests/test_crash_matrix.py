@@ -19,7 +19,7 @@ from benchmarks.killing import LASTING
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all of the matrix
 
-KILLS = 10
+KILLS = 20
 SABOTAGED = "reconcile that leaves intents alone"
 FLOWS = {"rollback": (1, -13, -4), "promote": (1, -12, -6)}
 """Kills before the intent, while MLflow is changed, and while it is settled."""

@@ -136,6 +136,8 @@ def test_a_key_that_looks_like_a_mark_of_the_format_is_only_a_key() -> None:
         policy.Shadow(tolerate=1 / 3),
         policy.Health(),
         policy.Health(error_rate=None, latency_p95=None, accuracy=None, silence=timedelta(seconds=1.5)),
+        policy.Health(prometheus=policy.Prometheus(url="${PROMETHEUS_URL}")),
+        policy.Rollout(router=policy.Router(kserve=policy.Kserve(service="churn", timeout=timedelta(seconds=1)))),
     ],
 )
 def test_a_section_of_the_policy_comes_back_as_it_was(section: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from servers import Postgres
 from sqlalchemy import create_engine, text
@@ -68,18 +68,14 @@ def counting(log: RequestLog, model: str = "churn") -> dict[str, str | None]:
 
 
 LABELS = st.lists(
-    st.builds(
-        label,
-        st.sampled_from("ab"),
-        st.sampled_from(["yes", "no", 1, 1.0, "1", 2.5]),
-        st.integers(0, 4),
-        st.sampled_from(["churn", "fraud"]),
-    ),
+    st.builds(label, st.sampled_from("ab"), st.sampled_from(["yes", 1, 1.0, "1"]), st.integers(0, 4)),
+    min_size=5,
     max_size=8,
 )
+"""So many that repeats of one label at several moments, and contradictions, are the rule."""
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, phases=(Phase.generate,))  # an example costs two databases: it is not shrunk
 @given(labels=LABELS, draw=st.randoms(use_true_random=False), cuts=st.lists(st.integers(0, 16), max_size=3))
 def test_labels_in_any_order_in_any_batches_and_twice_leave_the_same(
     labels: list[Label], draw: Any, cuts: list[int], tmp_path_factory: pytest.TempPathFactory

@@ -391,6 +391,45 @@ def test_a_spec_that_names_nothing_is_an_error_and_not_an_empty_watch(spec: str 
         load_many(spec, {})
 
 
+# Servers of others
+
+PROMETHEUS = GOOD + "health:\n  prometheus:\n"
+KSERVE = GOOD + "rollout:\n  router:\n    kserve:\n"
+
+
+def test_a_server_needs_its_address_and_nothing_else(tmp_path: Path) -> None:
+    for url in ("http://prometheus:9090", "https://host/prefix/", "${URL}", "https://ada:${PASSWORD}@host:1"):
+        policy = load(written(tmp_path, f"{PROMETHEUS}    url: {url}\n"), {})
+        assert policy.health.prometheus is not None
+        assert policy.health.prometheus.url == url
+    policy = load(written(tmp_path, f"{KSERVE}      service: churn\n"), {})
+    assert policy.rollout is not None
+    assert policy.rollout.router is not None
+    assert "as a Prometheus server counts them" not in read_aloud(policy)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"{PROMETHEUS}    timeout: 5s\n", "health.prometheus.url: is missing"),
+        (f"{PROMETHEUS}    url: prometheus:9090\n", "is no address of a server"),
+        (f"{PROMETHEUS}    url: http://host:1/?query=up\n", "is no address of a server"),
+        (f"{PROMETHEUS}    url: http://ada:hunter2@host\n", "holds a password; write it as https://user:${{NAME}}@"),
+        (f"{PROMETHEUS}    url: http://host\n    token: hunter2\n", "a secret stays out of the file; write ${NAME}"),
+        (f"{PROMETHEUS}    url: http://host\n    errors: rate(x)\n", "is no selector of a counter"),
+        (f"{PROMETHEUS}    url: http://host\n    errors: 'x{{a=\"b\"}}'\n", "tells no versions apart"),
+        (f"{KSERVE}      namespace: models\n", "rollout.router.kserve.service: is missing"),
+        (f"{KSERVE}      service: Churn/../x\n", "'Churn/../x' cannot be used"),
+        (f"{KSERVE}      service: churn\n      token: hunter2\n", "a secret stays out of the file"),
+        (GOOD + "rollout:\n  router: {}\n", "rollout.router.kserve: is missing"),
+    ],
+)
+def test_a_server_that_cannot_be_asked_is_told_and_no_secret_is_repeated(tmp_path: Path, text: str, told: str) -> None:
+    found = only(problems(written(tmp_path, text)))
+    assert told.replace("{{", "{").replace("}}", "}") in found
+    assert "hunter2" not in found
+
+
 # Reading aloud
 
 

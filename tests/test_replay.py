@@ -32,7 +32,7 @@ def played(
         monkeypatch.setenv(f"BACKSTOP_{model.upper()}__GATE__LATENCY", "off")
         monkeypatch.setenv(f"BACKSTOP_{model.upper()}__GATE__FRESH_PROCESS", "false")
         policy = str(POLICIES / f"{model}.yaml")
-        return asyncio.run(play(Console(quiet=True), policy, windows=4, first=0.15))
+        return asyncio.run(play(Console(quiet=True), policy, windows=6, first=0.15))
 
     return play_it
 

@@ -23,9 +23,10 @@ from tasks.decide.metrics import measure
 from tasks.fresh import attempt
 from tasks.policy import Policy
 from tasks.requests import Recorded
-from tasks.scoring import answers_in_fresh_process, classes_of, latencies, recorded_rows, score
+from tasks.scoring import classes_of, latencies, recorded_rows, score
 from tasks.stores import Stores
 from tasks.training import Fitted
+from tasks.tryout import answers_in_fresh_process, begun
 
 
 class Counting:
@@ -328,3 +329,11 @@ def test_a_process_that_cannot_be_started_is_unknown(
     answered, reason = answers_in_fresh_process(folder, made[0])
     assert answered is None
     assert "could be started" in reason
+
+
+def test_a_process_that_is_asked_nothing_is_gone_afterwards(made: tuple[Policy, Fitted, Split]) -> None:
+    with begun(made[0]) as trial:
+        process = trial._process
+        assert process is not None
+        assert process.poll() is None
+    assert process.returncode is not None

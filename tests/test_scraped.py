@@ -114,6 +114,13 @@ def test_the_queries_select_one_version_in_one_role_and_the_edge_of_the_limit(se
     assert len(queries) == 4
 
 
+def test_a_canary_is_asked_for_in_its_role(server: Oracle) -> None:
+    rules = Prometheus(url=server.url)
+    shared = {"started": T0, "now": T0 + MINUTE, "health": Health(accuracy=None), "problem": "binary"}
+    ScrapedSource(rules, RequestLogSource("sqlite://")).evidence("churn", "3", role="canary", **shared)  # type: ignore[arg-type]
+    assert server.queries[0][0].startswith('backstop_requests_total{model="churn",version="3",role="canary"}[')
+
+
 def test_processes_are_added_up_and_one_that_restarted_counts_from_zero(server: Oracle) -> None:
     healthy(server, GATEWAY, OTHER)
     restarted = every(15, [*(1000 + 10 * number for number in range(8)), *(10 * n for n in range(1, 38))], start=-60)
@@ -165,7 +172,8 @@ def test_labels_come_from_the_request_log(server: Oracle, tmp_path: Path) -> Non
         at = [T0 + timedelta(seconds=1.5 * number) for number in range(400)]
         served = {"model": "churn", "version": "2", "seconds": 0.1, "features": {}, "prediction": "yes"}
         one.record(Served(request_id=str(number), at=moment, **served) for number, moment in enumerate(at))  # type: ignore[arg-type]
-        one.label(Label(request_id=str(n), label="no" if n % 4 else "yes", at=at[n]) for n in range(200))
+        labels = (("no" if n % 4 else "yes", n) for n in range(200))
+        one.label(Label(request_id=str(n), model="churn", label=said, at=at[n]) for said, n in labels)
     found = asked(server, log=log, accuracy=0.8)
     assert found.partial is None
     assert sum(look.labelled for look in found.looks) == 200
@@ -250,7 +258,6 @@ GARBAGE: list[Answer] = [
     b'{"status": "success", "data": {"resultType": "vector", "result": []}}',
     b"[" * 100_000,
     {"status": "error", "errorType": "bad_data", "error": "parse error"},
-    {"status": "success", "warnings": ["a store is away"], "data": {"resultType": "matrix", "result": []}},
 ]
 
 
@@ -258,6 +265,15 @@ GARBAGE: list[Answer] = [
 def test_an_answer_that_is_none_is_unknown(server: Oracle, answer: Answer) -> None:
     server.answers = {"": answer}
     unavailable(server)
+
+
+def test_a_part_of_an_answer_is_no_answer(server: Oracle) -> None:
+    """As a proxy of several stores gives it when one of them is away: the counts look right, and are too small."""
+    healthy(server)
+    some = server.answers["backstop_requests_total"]
+    assert isinstance(some, dict)
+    server.answers["backstop_requests_total"] = {**some, "warnings": ["a store is away"]}
+    assert "answers with a part only: a store is away" in unavailable(server)
 
 
 def test_an_error_of_http_is_told(server: Oracle) -> None:

@@ -158,8 +158,8 @@ def _left_out(evidence: LearningEvidence) -> tuple[Finding, ...]:
     """What is quarantined and decides nothing: a person has to see it."""
     found: list[Finding] = []
     if evidence.unseen:
-        told = ", ".join(f"{label!r} ({count})" for label, count in sorted(evidence.unseen.items())[:8])
-        n = sum(evidence.unseen.values())
+        told = ", ".join(f"{label!r} ({count})" for label, count in evidence.unseen[:8])
+        n = sum(count for _, count in evidence.unseen)
         reason = (
             f"{phrase.count(n)} requests have labels that version {evidence.production} cannot say, and are left out"
         )

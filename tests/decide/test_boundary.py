@@ -31,6 +31,14 @@ LIGHT = (
     "plugins",
     "case",
     "glance",
+    "watch",
+    "rollout",
+    "scraped",
+    "prometheus",
+    "counters",
+    "routers",
+    "kserve",
+    "exchange",
 )
 STAGE_CALLS = {"transition_model_version_stage", "set_registered_model_alias", "delete_registered_model_alias"}
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from tasks.decide.health import judge
+from tasks.decide.health import judge, unread_since
 from tasks.policy import Health, Labels
 from tasks.records import Finding, HealthEvidence, Look, Verdict, to_plain
 
@@ -27,7 +27,9 @@ def look(
     )
 
 
-def watch(*looks: Look, now: datetime | None = None, unavailable: str | None = None) -> HealthEvidence:
+def watch(
+    *looks: Look, now: datetime | None = None, unavailable: str | None = None, partial: str | None = None
+) -> HealthEvidence:
     moment = now or START + len(looks) * MINUTE
     served = [one.start for one in looks if one.requests]
     return HealthEvidence(
@@ -36,6 +38,7 @@ def watch(*looks: Look, now: datetime | None = None, unavailable: str | None = N
         started=START,
         last_request=served[-1] if served else None,
         unavailable=unavailable,
+        partial=partial,
     )
 
 
@@ -249,3 +252,22 @@ def test_labels_of_wrong_answers_that_come_first_raise_no_alarm_and_hide_no_harm
 
     assert max(alarms(0.82, waited) for waited in (0.0, 1.0, 6.0)) <= 1
     assert alarms(0.7, 6.0) >= 99
+
+
+# A part of the evidence.
+
+
+def test_a_part_of_the_evidence_suffices_for_an_alarm_and_for_nothing_else() -> None:
+    why = "one gateway cannot be scraped"
+    quiet = verdict(watch(*(look(i, errors=5) for i in range(30)), partial=why))
+    assert (quiet.decision, why in quiet.reason) == ("unknown", True)
+    assert finding(quiet, "error_rate").outcome == "unknown"
+    assert verdict(watch(*(look(i, errors=40) for i in range(30)), partial=why)).decision == "unhealthy"
+
+
+def test_since_when_evidence_is_missing_can_be_read_from_what_was_said() -> None:
+    looks = [look(i) for i in range(10)]
+    assert unread_since(verdict(watch(*looks))) is None
+    for missing in ({"partial": "no labels"}, {"unavailable": "the disk is away"}):
+        said = verdict(watch(*looks, now=START + 12 * MINUTE, **missing))
+        assert unread_since(said) == START + 9 * MINUTE, "of the last request"

@@ -81,7 +81,7 @@ def test_nothing_but_doubtful_batches_is_set_aside() -> None:
 
 
 def test_labels_that_the_version_cannot_say_are_told_and_decide_nothing() -> None:
-    verdict = learning(unseen={"maybe": 3, "perhaps": 1}, unfit=2)
+    verdict = learning(unseen=(("maybe", 3), ("perhaps", 1)), unfit=2)
     assert verdict.decision == "learn"
     (labels, columns) = verdict.findings[-2:]
     assert (labels.outcome, labels.n, columns.n) == ("breach", 4, 2)

@@ -128,11 +128,12 @@ def test_what_fails_in_both_arms_is_no_reason_to_abort_and_none_to_go_on() -> No
         evidence(looks(20, 0), looks(20, 1000)),
         evidence(looks(20, 50), looks(20, 0)),
         replace(HEALTHY, unavailable="the disk is away"),
+        replace(HEALTHY, partial="one of two gateways cannot be scraped"),
         replace(HEALTHY, canary=looks(20, 50, errors=51)),
         replace(HEALTHY, production=HEALTHY.production[1:]),
         replace(HEALTHY, canary=looks(20, 50, first=1)),
     ],
-    ids=["no looks", "no canary", "no baseline", "away", "contradiction", "fewer looks", "other looks"],
+    ids=["no looks", "no canary", "no baseline", "away", "not all", "contradiction", "fewer looks", "other looks"],
 )
 def test_without_evidence_it_holds_and_after_the_deadline_it_is_given_up(nothing: RolloutEvidence) -> None:
     early = replace(nothing, now=START + RULES.deadline - MINUTE)
@@ -142,6 +143,13 @@ def test_without_evidence_it_holds_and_after_the_deadline_it_is_given_up(nothing
     assert late.decision == "abort"
     assert finding(late, "deadline").outcome == "breach"
     assert "is given up" in late.reason
+
+
+def test_a_part_of_the_evidence_suffices_for_an_alarm() -> None:
+    bad = evidence(looks(20, 50, errors=25), looks(20, 950, errors=2), partial="one gateway cannot be scraped")
+    assert verdict(bad).decision == "abort"
+    assert "is worse than version 1" in verdict(bad).reason
+    assert "not all is seen: one gateway" in verdict(replace(HEALTHY, partial="one gateway")).reason
 
 
 def test_with_every_metric_off_nothing_is_shown() -> None:

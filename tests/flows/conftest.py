@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from scene import CHANGED, FIRST, Scene, everybody
+from scene import CHANGED, FIRST, Scene, at_home, everybody
 
-ELSEWHERE = ("MLFLOW_TRACKING_URI", "BACKSTOP_LEDGER", "BACKSTOP_REQUESTS")
+if TYPE_CHECKING:
+    from tasks.policy import Policy
+    from tasks.tryout import Answer
 
 
-@contextmanager
-def at_home(folder: Path) -> Iterator[None]:
-    """Everything that lasts is kept in this folder, whatever the environment said before."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BACKSTOP_HOME", str(folder))
-        for name in ELSEWHERE:
-            patch.delenv(name, raising=False)
-        for name in [name for name in os.environ if name.startswith("BACKSTOP_CHURN__")]:
-            patch.delenv(name)
-        yield
+class TriedHere:
+    """Loads a version and asks it in this process."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._training = policy.training
+
+    def of(self, folder: Path, **_: float) -> Answer:
+        from tasks import fresh
+
+        pickle = self._training.serialization == "pickle"
+        return fresh.attempt(folder, trusted_types=self._training.trusted_types, allow_pickle=pickle)
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+@pytest.fixture(autouse=True)
+def tried_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five seconds a test: that a fresh process answers as well is left to the tests marked ``fresh``."""
+    if request.node.get_closest_marker("fresh") is None:
+        monkeypatch.setattr("tasks.tryout.Tryout", TriedHere)
 
 
 @pytest.fixture(scope="session")

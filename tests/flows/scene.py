@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import sqlite3
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import yaml
 from mlflow import MlflowClient
 from prefect.client.schemas import State
@@ -34,6 +37,7 @@ from tasks.stores import Stores
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 PER_DAY = 60
+ELSEWHERE = ("MLFLOW_TRACKING_URI", "BACKSTOP_LEDGER", "BACKSTOP_REQUESTS")
 FIRST, QUIET, CHANGE, CHANGED, END = 60, 66, 70, 106, 150
 """Days: of the first model, of an evaluation on which nothing is new, of the price rise, of the retraining after it,
 and of the last row."""
@@ -92,6 +96,18 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
             both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
             result[key] = merged(result[key], value) if both else value
     return result
+
+
+@contextmanager
+def at_home(folder: Path) -> Iterator[None]:
+    """Everything that lasts is kept in this folder, whatever the environment said before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BACKSTOP_HOME", str(folder))
+        for name in ELSEWHERE:
+            patch.delenv(name, raising=False)
+        for name in [name for name in os.environ if name.startswith("BACKSTOP_CHURN__")]:
+            patch.delenv(name)
+        yield
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

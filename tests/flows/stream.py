@@ -43,6 +43,7 @@ STREAM: dict[str, Any] = {
         "target": "churned",
         "positive": "yes",
         "timestamp": "observed_at",
+        "drop": ["amount"],
         "lookback": "20d",
         "holdout": "25%",
     },
@@ -61,6 +62,17 @@ STREAM: dict[str, Any] = {
     "health": {"watch": "6h", "tick": "1h", "min_requests": 20, "accuracy": "off", "silence": "30d"},
     "notify": ["file:told.jsonl"],
 }
+
+AMOUNTS: dict[str, Any] = {
+    "problem": "regression",
+    "data": {"target": "amount", "positive": None, "drop": ["churned"]},
+    "training": {
+        "estimator": "sklearn.linear_model:SGDRegressor",
+        "params": {"loss": "squared_error", "eta0": 0.01},
+    },
+    "gate": {"performance": {"metric": "r2", "at_least": 0.5}, "regression": {"metric": "r2", "margin": "5pt"}},
+}
+"""The same stream, of which an amount is to be said."""
 
 Truth = Callable[[str], str]
 
@@ -90,6 +102,7 @@ def customers(*, turn: float = TURN, seed: int = 5) -> pd.DataFrame:
             "second": second.round(6),
             "plan": draw.choice(["a", "b"], rows),
             "churned": np.where(side > 0, "yes", "no"),
+            "amount": side.round(6),
         }
     )
 
@@ -101,24 +114,34 @@ def policy(scene: Scene, name: str = "stream", **changes: Any) -> str:
     return str(path)
 
 
-def asked(scene: Scene, start: float, end: float, *, truth: Truth | None = right, late: float = 0.0) -> list[Label]:
+def asked(
+    scene: Scene,
+    start: float,
+    end: float,
+    *,
+    truth: Truth | None = right,
+    late: float = 0.0,
+    path: str | None = None,
+) -> list[Label]:
     """Requests of some days, answered by what is in Production, and their labels so many days later; None: no labels.
 
     Returns:
         The labels that were put down.
     """
-    case = scene.case(end, policy(scene))
+    case = scene.case(end, path or policy(scene))
     with case.ledger:
         rows = load_rows(case.policy, scene.stores, start=day(start), end=day(end), remember=False)
         serve(case, rows, labels=False)
     if truth is None:
         return []
-    return labelled(scene, start, end, truth=truth, late=late)
+    return labelled(scene, start, end, truth=truth, late=late, path=path)
 
 
-def labelled(scene: Scene, start: float, end: float, *, truth: Truth = right, late: float = 0.0) -> list[Label]:
+def labelled(
+    scene: Scene, start: float, end: float, *, truth: Truth = right, late: float = 0.0, path: str | None = None
+) -> list[Label]:
     """The labels of the requests of some days, put down so many days after each request."""
-    case = scene.case(end, policy(scene))
+    case = scene.case(end, path or policy(scene))
     with case.ledger:
         rows = load_rows(case.policy, scene.stores, start=day(start), end=day(end), remember=False)
     known = dict(zip(rows.time, rows.target, strict=True))

@@ -21,17 +21,6 @@ SOON = CHANGED + 1 / 1440
 """A minute after version 2 came into Production."""
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version is loaded and asked in this process: that a fresh one can do it too is another test's."""
-    from tasks import fresh
-
-    monkeypatch.setattr(
-        "tasks.scoring.answers_in_fresh_process",
-        lambda folder, policy: fresh.attempt(folder, trusted_types=policy.training.trusted_types, allow_pickle=False),
-    )
-
-
 def retrained(scene: Scene, at: float) -> Ran:
     from flows.retrain import retrain
 

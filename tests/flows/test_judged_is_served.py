@@ -20,6 +20,8 @@ from rehearsal.traffic import Faults
 from tasks import registry
 from tasks.registry import Registry
 
+pytestmark = pytest.mark.fresh
+
 MINUTE = 1 / 1440
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import at_home
-from scene import Scene, day
+from scene import Scene, at_home, day
 from stream import asked, flipped, labelled, learned, policy
 from test_learn import FULL, full_scene, stream_scene
 

@@ -11,9 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import at_home
-from scene import Scene, day
-from stream import TRAINED, accuracy, asked, customers, flipped, labelled, learned, policy, run, watched
+from scene import Scene, at_home, day
+from stream import AMOUNTS, TRAINED, accuracy, asked, customers, flipped, labelled, learned, policy, run, watched
 
 from flows.learn import learn
 from flows.retrain import retrain
@@ -298,6 +297,29 @@ def test_a_request_without_its_columns_is_set_aside_and_no_crash(full: Scene) ->
     assert report.production == "2"
     assert (None, 9, "set aside") in fates(full, FULL)
     once(full, FULL)
+
+
+def test_an_amount_is_learned_too_and_amounts_that_are_far_off_are_not(
+    tmp_path: Path, mlflow_template: Path, prefect_api: None
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(mlflow_template, home / "mlflow.db")
+    scene = Scene(home)
+    customers().to_csv(home / "stream.csv", index=False)
+    with at_home(home):
+        path = policy(scene, "amounts", **AMOUNTS)
+        assert run(scene, retrain, TRAINED, policy=path).report.decision == "first-promoted"
+        with scene.case(TRAINED, path).ledger as ledger:
+            told = {"at": day(TRAINED), "reason": "a test", "actor": "a test", "trail": "t"}
+            ledger.state_fact("churn", "1", "known-good", **told)
+        asked(scene, TRAINED, TRAINED + 2, path=path)
+        asked(scene, TRAINED + 2, TRAINED + 4, path=path, truth=lambda amount: amount + 9)  # type: ignore[operator,return-value]
+        report = learned(scene, TRAINED + 4, path)
+        assert (report.decision, report.production) == ("held", "1")
+        labelled(scene, TRAINED + 2, TRAINED + 4, path=path, late=0.1)
+        report = learned(scene, TRAINED + 4.2, path)
+        assert (report.decision, report.production) == ("promoted", "2"), report.line
 
 
 # What is refused before anything happens.

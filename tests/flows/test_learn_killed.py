@@ -102,9 +102,11 @@ def killed(template: Path, folder: Path) -> Iterator[Seen]:
     kinds = frozenset({"write", "commit"})
     counted = Scene(template).copy(folder / "counted")
     first = fork(partial(counted_act, counted.home, Doom(None, kinds)), folder).end()
+    if first.answer is None:
+        raise RuntimeError(f"the run that nobody kills came to no end: {first.error or first.signal}")
     names, modules = first.answer
     for name in modules:
-        with suppress(Exception):  # some of what was imported there cannot be imported by itself
+        with suppress(Exception, SystemExit):  # some of what was imported there cannot be imported by itself
             import_module(name)  # and whoever is forked from now on need not
     for number in boundaries(names):
         home = Scene(template).copy(folder / str(number)).home
@@ -116,7 +118,7 @@ def killed(template: Path, folder: Path) -> Iterator[Seen]:
 
 def counted_act(home: Path, doom: Doom) -> tuple[list[str], list[str]]:
     """The boundaries of a run to its end and after it, and everything that was imported for that."""
-    names = act(home, doom)
+    names = list(act(home, doom))
     picture(home)
     return names, [name for name in sys.modules if name.partition(".")[0] not in {"__main__", "__mp_main__"}]
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import at_home
-from scene import CHANGED, Ran, Scene, day
+from scene import CHANGED, Ran, Scene, at_home, day
 
 from flows.approve import approve
 from flows.promote import promote

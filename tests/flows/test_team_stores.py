@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import at_home
-from scene import CHANGED, FIRST, Scene, day, run
+from scene import CHANGED, FIRST, Scene, at_home, day, run
 from servers import MlflowServer, Postgres, Proxy, proxy
 
 from flows.promote import promote
@@ -67,6 +66,7 @@ def agreed(team: Team, version: str) -> None:
     assert (standing.production, standing.pending) == (version, None)
 
 
+@pytest.mark.fresh
 @pytest.mark.slow  # two servers, three trainings, a rollback, and two people at once
 def test_a_model_goes_there_and_back_and_two_people_cannot_both_decide(
     team: Team, network: Proxy, monkeypatch: pytest.MonkeyPatch

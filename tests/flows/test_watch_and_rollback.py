@@ -74,6 +74,7 @@ def test_a_dry_run_of_the_watch_writes_nothing(second: Scene) -> None:
 
 
 @pytest.mark.slow  # a fresh process per rollback
+@pytest.mark.fresh
 def test_a_version_that_fails_is_rolled_back_quarantined_and_told(second: Scene) -> None:
     serving(second, 10, faults=FAILING)
     ran = second.run(watch, CHANGED + 10 * MINUTE)

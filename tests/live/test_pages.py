@@ -40,7 +40,9 @@ def test_a_form_explains_itself_refuses_nonsense_and_its_run_is_read_in_the_page
     assert live.runs("rollback/by-hand") == [], "nothing was run by what was refused"
 
     look.write("to (Optional)", "1")
-    look.submit()
+    look.submit()  # after a complaint about a field of several types the page looks at the field again, and sends
+    look.field("to (Optional)").get_by_text("'abc' is not valid").wait_for(state="hidden")
+    look.submit()  # with the next one
     run = live.ended(newest(live, "rollback/by-hand")["id"])
     assert (run["state_name"], run["parameters"]["to"]) == ("DryRun", "1")
     assert run["parameters"]["dry_run"] is True
@@ -71,6 +73,7 @@ def test_a_question_outlives_a_restart_of_everything_and_is_answered_in_the_page
     live.start_worker()
 
     look.question(run_id)
+    look.page.get_by_role("dialog").get_by_text("May version 2 of churn").wait_for()  # it comes after the fields
     dialog = look.page.get_by_role("dialog").inner_text()
     assert "May version 2 of churn replace version 1 in Production?" in dialog
     assert "Gate: pass" in dialog

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 from servers import NotInstalled, postgres
 from shops import GOOD, Server, Shop, serving
 
-from tasks.requests import RequestLog
+from tasks.requests import Label, RequestLog
+
+NOW = datetime.now(tz=UTC)
 
 
 @dataclass
@@ -239,5 +242,6 @@ def _outage(shop: Shop, database: Any, url: str) -> None:
         with RequestLog.open(url) as log:
             wanted = {name for _, name, status, _ in crowd.seen if status == 200}
             assert len(wanted) == len(crowd.seen)
-            server.wait(lambda: log.unmatched(wanted) == 0, "not all was replayed")
+            named = [Label(request_id=name, model="churn", label="no", at=NOW) for name in wanted]
+            server.wait(lambda: log.unmatched(named) == 0, "not all was replayed")
         assert len(shop.logged()) == len(wanted)

@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from tasks.database import Database
 from tasks.requests import RequestLog
+from tasks.schema import LOG_REVISION
 
 NAMES = list(GOOD)
 VALUES = list(GOOD.values())
@@ -157,7 +158,7 @@ def test_the_openapi_document_names_every_address(gateway: Server) -> None:
 
 def test_a_copy_of_the_log_is_not_needed_to_answer(gateway: Server) -> None:
     """Scoring and recording are apart: the log locked by somebody else keeps no client waiting."""
-    database = Database.open(gateway.shop.stores.requests, part="requests", revision="0001")
+    database = Database.open(gateway.shop.stores.requests, part="requests", revision=LOG_REVISION)
     with database.writing() as connection:
         connection.execute(text("DELETE FROM backstop_requests WHERE request_id = 'none'"))
         answers = [gateway.post("/predict", {"features": GOOD, "request_id": f"locked-{n}"}) for n in range(20)]
