@@ -1,10 +1,11 @@
 """Shadow: how often it answers wrongly although it is asked every day, and how many labels the right answer needs.
 
 ``python -m benchmarks.shadow_power``: challengers that lose exactly what is tolerated and must not be promoted, and
-equal ones, which must not be rejected, asked after every 50 labels until 20,000. Then equal, better and worse ones: how
-many labels until the answer, beside a sequential test that knows how often the two models differ, and who wins then.
-The peers look at the same labels as often: the bare difference (promote when it is at least 0 after 200 labels), and a
-z-test at five per cent per look.
+equal ones, which must not be rejected, asked after every 50 labels until 20,000; where the policy says which gain is
+worth having, equal ones, which must not be promoted, and such that have that gain, which must not be rejected. Then
+equal, better and worse ones: how many labels until the answer, beside a sequential test that knows how often the two
+models differ, and who wins then. The peers look at the same labels as often: the bare difference (promote from the
+second of these gains on, after 200 labels), and a z-test at five per cent per look.
 """
 
 from __future__ import annotations
@@ -25,10 +26,14 @@ from tasks.records import ShadowEvidence, Span
 Floats = NDArray[np.float64]
 
 RULES = Shadow()
+BETTER = Shadow(worth_having=0.02)
+"""Only what is better may go out."""
 RUNS, QUICK, AT_ONCE, STEP, LABELS = 10_000, 400, 400, 50, 20_000
 SPAN = Span(start=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 8, tzinfo=UTC))
 DIFFER = (0.05, 0.1, 0.2, 0.4)
 """Share of the labelled requests on which exactly one of the two models is right."""
+WRONG = ("promote", "reject")
+"""What must not be said at the first bound, and at the second."""
 
 
 def prove(*, quick: bool = False) -> list[Line]:
@@ -36,10 +41,15 @@ def prove(*, quick: bool = False) -> list[Line]:
     runs = QUICK if quick else RUNS
     lines = []
     for differ in DIFFER[1:2] if quick else DIFFER:
-        for gain, wrong in ((-RULES.tolerate, "promote"), (0.0, "reject")):
-            jobs = [(differ, gain, wrong, AT_ONCE, seed) for seed in range(runs // AT_ONCE)]
+        cases = [
+            (rules, gain, wrong) for rules in (RULES, BETTER) for gain, wrong in zip(rules.bounds, WRONG, strict=True)
+        ]
+        for rules, gain, wrong in cases:
+            jobs = [(rules, differ, gain, wrong, AT_ONCE, seed) for seed in range(runs // AT_ONCE)]
             found = np.sum(proof.spread(mistakes, jobs, quick=quick), axis=0)
-            case = f"wrong {wrong}, {gain:+.0%} at {differ:.0%} differing"
+            case = (
+                f"wrong {wrong}{', worth having 2%' if rules is BETTER else ''}, {gain:+.0%} at {differ:.0%} differing"
+            )
             peers = f"bare difference {found[1] / runs:.1%}, z-test per look {found[2] / runs:.1%}"
             lines.append(
                 proof.share(case, int(found[0]), runs, RULES.false_promotion, quick=quick, told=f"peers: {peers}")
@@ -54,24 +64,26 @@ def draws(rng: np.random.Generator, runs: int, differ: float, gain: float) -> tu
     return counts[..., 0], counts[..., 1], counts[..., 2]
 
 
-def answers(wins: NDArray[np.int64], losses: NDArray[np.int64], ties: NDArray[np.int64]) -> NDArray[np.int8]:
+def answers(
+    rules: Shadow, wins: NDArray[np.int64], losses: NDArray[np.int64], ties: NDArray[np.int64]
+) -> NDArray[np.int8]:
     """+1 promote, -1 reject, 0 wait, at every look by itself; shape (runs, looks)."""
-    enough = -math.log(RULES.false_promotion)
-    up = evidence_above(wins, losses, ties, -RULES.tolerate) >= enough
-    down = evidence_above(losses, wins, ties, 0.0) >= enough
+    enough, (low, high) = -math.log(rules.false_promotion), rules.bounds
+    up = evidence_above(wins, losses, ties, low) >= enough
+    down = evidence_above(losses, wins, ties, -high) >= enough
     return np.where(up, 1, np.where(down, -1, 0)).astype(np.int8)
 
 
-def mistakes(differ: float, gain: float, wrong: str, runs: int, seed: int) -> tuple[int, int, int]:
+def mistakes(rules: Shadow, differ: float, gain: float, wrong: str, runs: int, seed: int) -> tuple[int, int, int]:
     """How often the first answer is the wrong one: of the product, and of the two peers."""
     rng = np.random.default_rng([seed, round(1000 * differ), wrong == "promote"])
     counts = draws(rng, runs, differ, gain)
-    said = answers(*counts)
+    said = answers(rules, *counts)
     where, first = (said != 0).argmax(axis=1), first_of(said)
     for row in (*np.flatnonzero(first)[:3], *np.flatnonzero(first == (1 if wrong == "promote" else -1))[:3]):
-        confirm([int(part[row, where[row]]) for part in counts], int(first[row]))
+        confirm(rules, [int(part[row, where[row]]) for part in counts], int(first[row]))
     sign = 1 if wrong == "promote" else -1
-    bare, tested = (int((first_of(peer) == sign).sum()) for peer in peers(*counts))
+    bare, tested = (int((first_of(peer) == sign).sum()) for peer in peers(rules, *counts))
     return int((first == sign).sum()), bare, tested
 
 
@@ -81,7 +93,7 @@ def first_of(said: NDArray[np.int8]) -> NDArray[np.int8]:
     return out
 
 
-def confirm(counts: list[int], said: int) -> None:
+def confirm(rules: Shadow, counts: list[int], said: int) -> None:
     """See that the shadow's own judge gives the same answer.
 
     Raises:
@@ -92,20 +104,20 @@ def confirm(counts: list[int], said: int) -> None:
     evidence = ShadowEvidence(
         wins=wins, losses=losses, ties=ties, requests=total, agreements=ties, failures=0, span=SPAN
     )
-    decision = judge(evidence, RULES).decision
+    decision = judge(evidence, rules).decision
     if decision != {1: "promote", -1: "reject", 0: "wait"}[said]:
         raise RuntimeError(f"{counts}: the judge says {decision}, the arrays do not")
 
 
 def peers(
-    wins: NDArray[np.int64], losses: NDArray[np.int64], ties: NDArray[np.int64]
+    rules: Shadow, wins: NDArray[np.int64], losses: NDArray[np.int64], ties: NDArray[np.int64]
 ) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     """What the bare difference and a z-test per look say, from 200 labels on."""
     total = wins + losses + ties
-    mean = (wins - losses) / total
+    mean, (low, high) = (wins - losses) / total, rules.bounds
     error = np.sqrt(np.maximum((wins + losses) / total - mean**2, 1e-12) / total)
-    bare = np.where(mean >= 0, 1, np.where(mean < -RULES.tolerate, -1, 0))
-    tested = np.where((mean + RULES.tolerate) / error > 1.645, 1, np.where(mean / error < -1.645, -1, 0))
+    bare = np.where(mean >= high, 1, np.where(mean < low, -1, 0))
+    tested = np.where((mean - low) / error > 1.645, 1, np.where((mean - high) / error < -1.645, -1, 0))
     early = total < 200
     return np.where(early, 0, bare).astype(np.int8), np.where(early, 0, tested).astype(np.int8)
 

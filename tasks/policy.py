@@ -411,7 +411,20 @@ class Shadow(Section):
 
     window: Duration = Field(timedelta(days=7), description="How far back recorded requests are replayed.")
     tolerate: Share = Field(0.02, gt=0, description="Loss per labelled request that is still tolerated.")
+    worth_having: Annotated[Share | None, BeforeValidator(_off)] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="off: what loses no more than `tolerate` is promoted. A gain, such as 1pt: only what is shown to "
+        "be better is promoted, and what is shown to gain less than this is rejected; `tolerate` counts no longer.",
+    )
     false_promotion: Share = Field(0.05, gt=0, lt=0.5, description="Chance of promoting a candidate that is worse.")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Gains per labelled request: shown to be above the first is promoted, below the second rejected."""
+        return (-self.tolerate, 0.0) if self.worth_having is None else (0.0, self.worth_having)
+
     max_requests: int = Field(20_000, ge=100, description="Newest requests that are replayed at most.")
     deadline: Duration = Field(
         timedelta(days=14), description="A candidate still undecided after this is given up, and a person is told."

@@ -119,7 +119,12 @@ def _in_segments(gate: Gate) -> list[str]:
 
 def _compared(shadow: Shadow) -> list[str]:
     window, loss = format_duration(shadow.window), percent(shadow.tolerate)
-    parts = [f"on the requests of the last {window} it loses no more than {loss} against Production"]
+    shown = f"it loses no more than {loss} against Production"
+    if shadow.worth_having is not None:
+        shown = (
+            f"it is shown to be better than Production (a gain under {percent(shadow.worth_having)} is not worth it)"
+        )
+    parts = [f"on the requests of the last {window} {shown}"]
     if shadow.live:
         length = format_duration(shadow.live)
         parts.append(f"it has answered {shadow.live_requests:,} live requests in {length} or more, unseen")

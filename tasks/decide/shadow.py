@@ -88,8 +88,9 @@ def judge(evidence: ShadowEvidence, rules: Shadow) -> Verdict:
 
     Promote when the challenger is shown to lose at most ``tolerate`` per labelled request, reject when it is shown
     to be worse or to fail on more than 1 % of the requests; each is wrong at most as often as ``false_promotion``,
-    however often it is asked. A challenger that is worse by less than what is tolerated is promoted. With ``live`` in
-    the policy it must also have answered live requests for so long, and so many of them.
+    however often it is asked. A challenger that is worse by less than what is tolerated is promoted. With
+    ``worth_having`` it is promoted when it is shown to be better, and rejected when it is shown to gain less than that.
+    With ``live`` in the policy it must also have answered live requests for so long, and so many of them.
     """
     if problem := _contradiction(evidence):
         broken = Finding(name="comparison", outcome="unknown", reason=f"the counts contradict each other: {problem}")
@@ -132,7 +133,8 @@ def _comparison(evidence: ShadowEvidence, rules: Shadow) -> Finding:
     wins, losses, ties = evidence.wins, evidence.losses, evidence.ties
     labelled = wins + losses + ties
     enough = -math.log(rules.false_promotion)
-    up, down = side(wins, losses, ties, -rules.tolerate), side(losses, wins, ties, 0.0)
+    low, high = rules.bounds
+    up, down = side(wins, losses, ties, low), side(losses, wins, ties, -high)
     value = (wins - losses) / labelled if labelled else None
     outcome, reason = _answer(evidence, rules, up, down)
     return Finding(
@@ -140,8 +142,8 @@ def _comparison(evidence: ShadowEvidence, rules: Shadow) -> Finding:
         outcome=outcome,
         reason=reason,
         value=value,
-        threshold=-rules.tolerate,
-        margin=rules.tolerate,
+        threshold=low,
+        margin=high - low,
         interval=_interval(wins, losses, labelled, rules.false_promotion) if labelled else None,
         n=labelled,
         evidence={
@@ -169,18 +171,21 @@ def _answer(evidence: ShadowEvidence, rules: Shadow, up: Side, down: Side) -> tu
         f"only the challenger was right on {phrase.count(wins)}, only the champion on {phrase.count(losses)} "
         f"of {phrase.count(labelled)} labelled requests"
     )
+    could = _could_be_seen(evidence, rules, enough) if labelled else ""
     if up.log_e >= enough:
-        return "ok", f"{score}: it loses at most {phrase.percent(rules.tolerate)}; {_could_be_seen(evidence, enough)}"
+        better = f"it loses at most {phrase.percent(rules.tolerate)}" if rules.worth_having is None else "it is better"
+        return "ok", f"{score}: {better}; {could}"
     if down.log_e >= enough:
-        return "breach", f"{score}: it is worse"
+        worth = rules.worth_having
+        return "breach", f"{score}: it {'is worse' if worth is None else f'gains less than {phrase.percent(worth)}'}"
     if not labelled:
         score = f"none of {phrase.count(evidence.requests)} requests has a label yet"
-    seen = f"; {_could_be_seen(evidence, enough)}" if labelled else ""
+    seen = f"; {could}" if could else ""
     return "unknown", f"{score}; too little to tell, {_still_needed(up, down, enough)}{seen}"
 
 
 def smallest_visible(labelled: int, differ: float, log_threshold: float) -> float | None:
-    """The smallest loss that would have been shown by now, nineteen times of twenty.
+    """The smallest loss that would have been shown by now, nineteen times of twenty; of a gain it is the same.
 
     The measured loss lies less than 1.64 standard errors below the true one as often as that.
 
@@ -208,12 +213,15 @@ def smallest_visible(labelled: int, differ: float, log_threshold: float) -> floa
     return high
 
 
-def _could_be_seen(evidence: ShadowEvidence, enough: float) -> str:
+def _could_be_seen(evidence: ShadowEvidence, rules: Shadow, enough: float) -> str:
+    sought = ("loss", "losing") if rules.worth_having is None else ("gain", "winning")
     labelled = evidence.wins + evidence.losses + evidence.ties
     visible = smallest_visible(labelled, (evidence.wins + evidence.losses) / labelled, enough)
     if visible is None:
-        return f"with {phrase.count(labelled)} labels not even losing all of them would have been found"
-    return f"with {phrase.count(labelled)} labels a loss of {phrase.percent(visible)} or more would have been found"
+        return f"with {phrase.count(labelled)} labels not even {sought[1]} all of them would have been found"
+    return (
+        f"with {phrase.count(labelled)} labels a {sought[0]} of {phrase.percent(visible)} or more would have been found"
+    )
 
 
 def _still_needed(up: Side, down: Side, enough: float) -> str:

@@ -39,7 +39,7 @@ def test_the_arrays_are_held_against_the_judge() -> None:
     with pytest.raises(RuntimeError, match="do not say the same"):
         sequential.confirm(np.array([True, False]), lambda _: False)
     with pytest.raises(RuntimeError, match="the judge says wait"):
-        shadow_power.confirm([10, 10, 100], 1)
+        shadow_power.confirm(shadow_power.RULES, [10, 10, 100], 1)
 
 
 def test_a_share_is_proven_by_the_bound_that_speaks_against_it(capsys: pytest.CaptureFixture[str]) -> None:

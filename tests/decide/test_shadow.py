@@ -43,6 +43,21 @@ def test_an_equal_challenger_is_promoted_in_the_end() -> None:
     assert judge(shadow(500, 500, 19_000), RULES).decision == "promote"
 
 
+def test_where_a_gain_is_worth_having_only_a_better_challenger_goes_out() -> None:
+    better = Shadow(worth_having=0.02)
+    assert judge(shadow(500, 500, 19_000), RULES).decision == "promote", "it loses next to nothing"
+    equal = judge(shadow(500, 500, 19_000), better)
+    assert equal.decision == "reject"
+    assert "gains less than 2%" in equal.reason
+    assert judge(shadow(30, 30, 100), better).decision == "wait"
+    good = judge(shadow(120, 40, 840), better)
+    assert good.decision == "promote"
+    assert re.search(r"it is better; with 1,000 labels a gain of [\d.]+% or more would have been found", good.reason)
+    assert judge(shadow(40, 120, 840), better).decision == "reject"
+    comparison = next(one for one in good.findings if one.name == "comparison")
+    assert (comparison.threshold, comparison.margin) == (0.0, 0.02)
+
+
 def test_few_labels_wait_and_say_about_how_many_more_are_needed() -> None:
     verdict = judge(shadow(3, 2, 20), RULES)
     assert verdict.decision == "wait"
