@@ -49,6 +49,7 @@ NEXT = {
 }
 """What a person does next, by the decision of a report; docs/decisions.md says it at length."""
 
+_REPORTED = "reported"
 _WORDS = {
     "triggers": {"ok": "quiet", "breach": "fired", "unknown": "unknown", "exempt": "no baseline"},
     "gate": {"ok": "pass", "breach": "fail", "unknown": "inconclusive", "exempt": "does not apply"},
@@ -120,7 +121,7 @@ def findings_table(verdict: Verdict) -> str:
 
 def glance_table(verdict: Verdict) -> str:
     """The findings that say something, in the width of a form; one sentence where none does."""
-    rows = [row[:4] for row in finding_rows(verdict) if row[1] != "does not apply"]
+    rows = [row[:4] for row in finding_rows(verdict) if row[1] not in {"does not apply", _REPORTED}]
     if not rows:
         return escape(verdict.reason)
     return "\n".join(_markdown_row(row) for row in (_HEADERS[:4], ("---",) * 4, *rows))
@@ -243,7 +244,7 @@ def table(verdict: Verdict) -> Table:
     from rich.text import Text  # noqa: PLC0415  the quiet path shows no table
 
     colours = {"breach": "red", "unknown": "yellow", "ok": "green", "exempt": "dim"}
-    style = {_WORDS[verdict.judge][outcome]: colour for outcome, colour in colours.items()}
+    style = {_WORDS[verdict.judge][outcome]: colour for outcome, colour in colours.items()} | {_REPORTED: "dim"}
     made = _table(line(verdict), _HEADERS)
     for check, outcome, *rest in finding_rows(verdict):
         # Text, not strings: what users wrote is never read as rich's markup.
@@ -301,7 +302,9 @@ def _row(judge: str, finding: Finding) -> tuple[str, str, str, str, str, str]:
     if finding.margin is not None:
         limit += f", margin {amount(finding.margin, unit)}"
     count = "-" if finding.n is None else f"{finding.n:,}"
-    return finding.name, _WORDS[judge][finding.outcome], value, limit, count, _one_line(finding.reason)
+    # What was measured and cannot decide is not what there was nothing to measure of.
+    word = _REPORTED if finding.outcome == "exempt" and finding.value is not None else _WORDS[judge][finding.outcome]
+    return finding.name, word, value, limit, count, _one_line(finding.reason)
 
 
 def _markdown_row(cells: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from tasks.ledger import Decision, Ledger
 from tasks.quantities import format_size
 from tasks.records import Verdict
 
-Kind = Literal["decision", "version", "transition", "rollout", "fact", "notification"]
+Kind = Literal["decision", "version", "lesson", "transition", "rollout", "fact", "notification"]
 Mark = Literal["good", "bad", "unsure", "plain"]
 
 _MOST = 1_000
@@ -175,6 +175,7 @@ class Annals(Ledger):
             "transition": (schema.transitions, "seq"),
             "rollout": (schema.rollouts, "id"),
             "version": (schema.versions, "version"),
+            "lesson": (schema.lessons, "id"),
             "notification": (schema.notifications, "id"),
         }
         found: dict[tuple[str, str], Row[Any]] = {}
@@ -290,6 +291,7 @@ def _step(annals: Annals, kind: str, row: Row[Any]) -> Step:
         "transition": _moved,
         "rollout": _weighed,
         "version": _made,
+        "lesson": _learned,
         "notification": _told,
     }
     return steps[kind](row)
@@ -379,6 +381,24 @@ def _made(row: Row[Any]) -> Step:
         text=f"on the holdout: {measured}" if measured else "its artifact is known from here on",
         version=row.version,
         details=tuple(details),
+    )
+
+
+def _learned(row: Row[Any]) -> Step:
+    count = f"{row.size:,} labelled request{'' if row.size == 1 else 's'}"
+    if row.version is None:
+        title = f"{count} set aside: learned by nobody"
+    else:
+        title = f"version {row.version} learned {count}, as a copy of version {row.base}"
+    return Step(
+        at=row.at,
+        kind="lesson",
+        title=title,
+        text=row.reason,
+        mark="unsure" if row.version is None else "plain",
+        version=row.version,
+        trail=row.trail,
+        details=(("in Production", row.base),) if row.version is None else (),
     )
 
 

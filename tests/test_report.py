@@ -19,6 +19,7 @@ from tasks.report import (
     amount,
     brief,
     finding_rows,
+    glance_table,
     ledger_table,
     line,
     markdown,
@@ -154,6 +155,15 @@ def test_unknown_never_reads_as_a_pass() -> None:
             for outcome in ("ok", "breach", "unknown", "exempt")
         }
         assert len(set(words.values())) == 4, (judge, words)
+
+
+def test_what_was_measured_and_cannot_decide_is_told_apart_from_what_does_not_apply() -> None:
+    measured = Finding(name="slice a", outcome="exempt", reason="small", value=0.01, n=40)
+    nothing = Finding(name="regression", outcome="exempt", reason="no baseline")
+    verdict = Verdict(judge="gate", decision="pass", reason="x", findings=(measured, nothing))
+    assert [row[1] for row in finding_rows(verdict)] == ["reported", "does not apply"]
+    assert "slice a" not in glance_table(verdict)
+    assert len(table(verdict).rows) == 2
 
 
 # Markdown

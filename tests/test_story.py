@@ -23,7 +23,7 @@ from tasks.dossier import Dossier, pack
 from tasks.ledger import Ledger
 from tasks.places import Places
 from tasks.plots import pictures_of
-from tasks.records import Candidate, Verdict
+from tasks.records import Candidate, Lesson, Verdict
 from tasks.retrial import reach
 from tasks.story import Annals, NotTold, Story, tell
 from tasks.story_page import page
@@ -152,6 +152,23 @@ def test_a_trail_that_made_no_version_says_so(annals: Annals) -> None:
     story = tell(annals, "quiet")
     assert (story.version, titles(story)) == (None, ["triggers: keep"])
     assert story.fate == "no version was made: triggers: keep"
+
+
+def test_what_a_version_learned_and_what_nobody_did_are_part_of_the_story(annals: Annals) -> None:
+    def lesson(version: str | None, requests: int, on: str) -> Lesson:
+        names = tuple(f"r{number}" for number in range(requests))
+        return Lesson(
+            model="churn", version=version, base="1", requests=names, at=dossiers.NOW, reason="it came in", trail=on
+        )
+
+    profile = dossiers.triggers().given["signals"].profile
+    candidate = Candidate(model="churn", version="3", run_id="r" * 32, digest="d" * 64, size=9_000, profile=profile)
+    annals.describe(candidate, lesson(candidate.version, 50, "third"))
+    learned = next(step for step in tell(annals, "churn:3").steps if step.kind == "lesson")
+    assert learned.title == "version 3 learned 50 labelled requests, as a copy of version 1"
+    judged(annals, "aside", dossiers.triggers(0, 0.81), None)
+    annals.set_aside(lesson(None, 1, "aside"))
+    assert titles(tell(annals, "aside"))[-1] == "1 labelled request set aside: learned by nobody"
 
 
 def test_a_model_of_which_nothing_was_ever_promoted_has_a_story_too(tmp_path: Path) -> None:
