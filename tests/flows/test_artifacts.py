@@ -119,8 +119,8 @@ def test_a_training_is_named_after_its_triggers_while_it_goes_on(first: Scene, m
     watched.__name__ = "make"
     monkeypatch.setattr(candidate, "make", watched)
     seen = page(first.run(retrain, CHANGED))
-    assert "retrain churn: drift + performance" in names
-    assert seen.name == "retrain churn: drift + performance"
+    assert "retrain churn: drift + performance + concept" in names
+    assert seen.name == "retrain churn: drift + performance + concept"
     assert {"observe churn", "split rows churn", "train churn", "gate churn"} <= set(seen.steps)
     rows = json.loads(seen.artifacts["gate-churn"])
     assert rows[0].keys() == {"check", "outcome", "value", "limit", "n"}
