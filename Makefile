@@ -41,7 +41,7 @@ $(STAMP): requirements.lock pyproject.toml
 	elif [ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then uv=$(BIN)/uv; \
 	else uv=; fi; \
 	if [ -n "$$uv" ]; then \
-		"$$uv" pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; \
+		"$$uv" pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock; \
 	else \
 		echo "uv cannot be had; pip does the same, slower" >&2; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock; \

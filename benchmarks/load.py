@@ -118,6 +118,15 @@ def together(port: int, message: Callable[[int], bytes], *, clients: int, second
     return asyncio.run(every())
 
 
+def _open(free: list[Client]) -> Client | None:
+    """A connection that the server has not closed, as it does with one that nobody used for seconds."""
+    while free:
+        client = free.pop()
+        if client.transport is not None and not client.transport.is_closing():
+            return client
+    return None
+
+
 def steadily(port: int, message: Callable[[int], bytes], *, rate: float, requests: int) -> list[Seen]:
     """Requests at even steps, however long the answers take; every one has a connection for itself while it waits.
 
@@ -130,7 +139,7 @@ def steadily(port: int, message: Callable[[int], bytes], *, rate: float, request
 
         async def one(number: int) -> Seen:
             await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
-            client = free.pop() if free else await connect(port)
+            client = _open(free) or await connect(port)
             seen = await client.ask(message(number))
             if client.transport is not None:
                 free.append(client)
