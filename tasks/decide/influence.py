@@ -7,6 +7,7 @@ The influence function psi of a metric says how its value moves with the weight 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +22,10 @@ Codes = NDArray[np.intp]
 Average = Literal["plain", "macro", "weighted"]
 
 
+_LARGEST = 1e70
+"""What is measured is squared, and the error of that is squared again."""
+
+
 class Unmeasurable(ValueError):
     """A metric has no value on these rows; its text says why."""
 
@@ -32,8 +37,8 @@ class Influence:
     Attributes:
         value: In the metric's own unit.
         psi: shape (n,), influence of each row, mean zero.
-        reach: How far one row that turns from right to wrong moves the value, times n. Zero where errors are
-            gradual. It keeps a sample without errors from claiming that there are none.
+        reach: How far one row that turns from right to wrong moves the value, times n; of amounts, one that is
+            answered with the mean. It keeps a sample without errors from claiming that there are none.
     """
 
     value: float
@@ -79,6 +84,8 @@ def _finite(values: NDArray[np.generic], what: str) -> Floats:
     broken = int(numbers.size - np.count_nonzero(np.isfinite(numbers)))
     if broken:
         raise Unmeasurable(f"{broken:,} of {numbers.size:,} values of {what} are NaN or infinite")
+    if numbers.size and max(-numbers.min(), numbers.max()) > _LARGEST:
+        raise Unmeasurable(f"{what} reach beyond {_LARGEST:g}, where no sum of squares is a number any more")
     return numbers
 
 
@@ -232,7 +239,10 @@ def log_loss(scores: Scores) -> Influence:
     truth, _, _ = _codes(scores)
     probability = _probability(scores)
     tiny = float(np.finfo(np.float64).eps)
-    return _mean(-np.log(np.clip(probability[np.arange(truth.size), truth], tiny, 1 - tiny)))
+    # What the label that the model believes in least would have cost; of n rows none is known to be rarer than 1/(n+2).
+    doubt = np.clip(probability.min(axis=1), 1 / (truth.size + 2), 1.0)
+    reach = float(-np.log(doubt).mean())
+    return _mean(-np.log(np.clip(probability[np.arange(truth.size), truth], tiny, 1 - tiny)), reach)
 
 
 def brier(scores: Scores) -> Influence:
@@ -240,8 +250,8 @@ def brier(scores: Scores) -> Influence:
     truth, _, classes = _codes(scores)
     probability = _probability(scores)
     if classes == 2:
-        return _mean((probability[:, 1] - (truth == 1)) ** 2)
-    return _mean(((probability - np.eye(probability.shape[1])[truth]) ** 2).sum(axis=1))
+        return _mean((probability[:, 1] - (truth == 1)) ** 2, 1.0)
+    return _mean(((probability - np.eye(probability.shape[1])[truth]) ** 2).sum(axis=1), 2.0)
 
 
 def _probability(scores: Scores) -> Floats:
@@ -262,19 +272,21 @@ def r2(scores: Scores) -> Influence:
         raise Unmeasurable(f"r2 is undefined: all {around.size:,} labels are equal")
     squared = (scores.truth - scores.prediction) ** 2
     value = 1 - float(squared.mean()) / variance
-    return Influence(value, ((1 - value) * around - squared) / variance)
+    return Influence(value, ((1 - value) * around - squared) / variance, 1.0)
 
 
 def rmse(scores: Scores) -> Influence:
     """Root of the mean squared error; psi = (e^2 - mse) / (2 rmse)."""
     squared = (scores.truth - scores.prediction) ** 2
     value = float(np.sqrt(squared.mean()))
-    return Influence(value, (squared - value**2) / (2 * value) if value else np.zeros(squared.size))
+    n = squared.size
+    reach = n * (math.sqrt(value**2 + max(float(np.var(scores.truth)), value**2) / n) - value)
+    return Influence(value, (squared - value**2) / (2 * value) if value else np.zeros(n), reach)
 
 
 def mae(scores: Scores) -> Influence:
     """Mean absolute error."""
-    return _mean(np.abs(scores.truth - scores.prediction))
+    return _mean(np.abs(scores.truth - scores.prediction), _usual_distance(scores))
 
 
 def pinball(quantile: float) -> Callable[[Scores], Influence]:
@@ -285,14 +297,20 @@ def pinball(quantile: float) -> Callable[[Scores], Influence]:
 
     def loss(scores: Scores) -> Influence:
         above = scores.truth - scores.prediction
-        return _mean(np.maximum(quantile * above, (quantile - 1) * above))
+        return _mean(np.maximum(quantile * above, (quantile - 1) * above), _usual_distance(scores))
 
     return loss
 
 
-def _mean(values: Floats) -> Influence:
+def _usual_distance(scores: Scores) -> float:
+    """Of a label from the mean of them, or of an answer from its label, whichever is more."""
+    apart = np.abs(scores.truth - scores.truth.mean()).mean()
+    return float(max(apart, np.abs(scores.truth - scores.prediction).mean()))
+
+
+def _mean(values: Floats, reach: float) -> Influence:
     value = float(values.mean())
-    return Influence(value, values - value)
+    return Influence(value, values - value, reach)
 
 
 FAMILIES: dict[str, Callable[[Scores], Influence]] = {

@@ -215,8 +215,9 @@ def paired(metric: str, candidate: Scores, production: Scores, *, custom: Custom
     """The paired difference of two models on the same rows.
 
     Accuracy by Bonett and Price (2012); other built-in metrics by ``t * sd(psi_c - psi_p) / sqrt(n)``. Where rows are
-    right or wrong one row each way is added that differs, as Bonett and Price do it, half as much for a ranking: with
-    fifty rows of the class that counts, a sample without many losses looks surer than it is. And the skewness of the
+    right or wrong one row each way is added that differs, as Bonett and Price do it, half as much where losses are
+    gradual: with fifty rows of the class that counts, a sample without many losses looks surer than it is, and two
+    models that answer alike on thirty rows are not shown to do so on all. And the skewness of the
     rows is taken out (Hall 1992), though not of amounts, whose third moment need not exist. ``custom`` by a paired
     bootstrap up to 100,000 rows, above that by 100 disjoint groups with t(99).
 
@@ -350,7 +351,10 @@ def _resampled(
     usable = np.array([one for one in replicates if math.isfinite(one)])
     if n < 2 or usable.size < 0.95 * len(replicates):
         raise Unmeasurable(f"{metric} has no value on {len(replicates) - usable.size} of {len(replicates)} resamples")
-    return value, float(np.std(usable, ddof=1)) / shrink, values
+    # One row more, of the size of the value: resamples of rows that are all alike know no other kind.
+    size = max(abs(one) for one in values)
+    unseen = (size if size > 1e-9 else 1.0) / n
+    return value, math.hypot(float(np.std(usable, ddof=1)) / shrink, unseen / math.sqrt(2)), values
 
 
 def _replicate(metric: str, custom: Custom, models: tuple[Scores, ...], rows: NDArray[np.intp]) -> float:

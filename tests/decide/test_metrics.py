@@ -12,7 +12,7 @@ import sklearn.metrics as sk
 
 from tasks.decide.influence import FAMILIES, LOSSES
 from tasks.decide.intervals import bonett_price, clopper_pearson, least_sample, newcombe, quantile_bounds
-from tasks.decide.metrics import Unmeasurable, bounds, compare, measure
+from tasks.decide.metrics import Difference, Unmeasurable, bounds, compare, measure
 from tasks.policy import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from tasks.records import Measurement, Scores
 
@@ -307,3 +307,39 @@ def test_a_class_of_fifty_rows_passes_at_the_margin_no_more_often_than_it_may(me
     margin = float(np.mean([loss_in("rare positives", (metric,), seed) for seed in range(8)]))
     passed, _ = passes("rare positives", metric, 1000, margin, 1.0, 600, 0)
     assert passed / 600 <= 0.072
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "brier", "roc_auc"])
+def test_two_models_that_answer_alike_on_thirty_rows_are_not_shown_to_do_so_on_all(metric: str) -> None:
+    def alike(n: int) -> Difference:
+        truth = np.arange(n) % 2
+        sure = np.where(truth[:, None] == 1, [0.1, 0.9], [0.9, 0.1])
+        model = Scores(truth=truth, prediction=truth, probability=sure, classes=("no", "yes"))
+        return compare(metric, model, model, confidence=0.95)
+
+    assert alike(30).low < -0.05
+    assert -0.01 < alike(2000).low < 0
+
+
+@pytest.mark.parametrize("metric", ["r2", "mae", "rmse", "pinball_90"])
+def test_amounts_that_are_alike_on_thirty_rows_are_not_shown_to_be_so_on_all(metric: str) -> None:
+    def alike(n: int) -> Difference:
+        truth = np.random.default_rng(n).normal(size=n)
+        model = Scores(truth=truth, prediction=truth + 0.3 * np.random.default_rng(n + 1).normal(size=n))
+        return compare(metric, model, model, confidence=0.95)
+
+    assert alike(30).low < -0.03
+    assert -0.01 < alike(2000).low < 0
+
+
+def test_a_scorer_that_gives_the_same_on_every_resample_of_five_rows_shows_nothing() -> None:
+    truth = np.array([0, 0, 0, 1, 1])
+    model = Scores(truth=truth, prediction=truth, probability=None, classes=("no", "yes"))
+    found = compare("share", model, model, confidence=0.95, custom=lambda right, said, _: float((right == said).mean()))
+    assert found.low < -0.1
+
+
+def test_amounts_that_no_square_can_hold_are_unmeasurable() -> None:
+    truth = np.r_[np.ones(9), 1e200]
+    with pytest.raises(Unmeasurable, match=r"labels reach beyond 1e\+70"):
+        measure("mae", Scores(truth=truth, prediction=np.ones(10)))
