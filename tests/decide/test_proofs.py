@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import (
+    backtest_year,
     delayed_labels,
     drift_null,
     drift_power,
@@ -23,7 +24,10 @@ from benchmarks import (
 )
 from benchmarks.proof import Line
 
-PROOFS = (sequential, gate_power, shadow_power, drift_null, drift_power, delayed_labels, shared_cause, scenarios)
+PROOFS = (
+    *(sequential, gate_power, shadow_power, drift_null, drift_power, delayed_labels, shared_cause),
+    *(backtest_year, scenarios),
+)
 
 
 @pytest.mark.parametrize("prove", [one.prove for one in PROOFS], ids=[one.__name__ for one in PROOFS])

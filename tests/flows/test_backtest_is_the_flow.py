@@ -1,0 +1,70 @@
+"""On the same days the backtest decides what the real flow decides, to the last digit of every finding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scene import CHANGED, FIRST, QUIET, Scene, day
+
+from flows.retrain import retrain
+from rehearsal.backtest import history
+from rehearsal.memory import Memory
+from rehearsal.player import Player
+from tasks.policy_file import load
+from tasks.records import Verdict, to_plain
+
+DAYS = (QUIET, 90, 98, 104, CHANGED, CHANGED + 1, CHANGED + 3)
+TRIGGERS = {
+    "retrain_when": "(drift and performance) or concept or age",
+    "age": "44d",
+    "confirm": {"times": 2, "of": 3},
+    "cool_down": "2d",
+    "false_retrains": "1 per 30d",
+}
+ARTIFACT = {"latency", "size", "fresh_process"}
+"""Checks of a real artifact, which the backtest has none of."""
+
+
+def findings(verdict: Verdict) -> list[Any]:
+    """What was found, but for what only an artifact can tell."""
+    return [to_plain(one) for one in verdict.findings if one.name not in ARTIFACT]
+
+
+def test_the_backtest_decides_what_the_flow_decides(first: Scene) -> None:
+    path = first.policy(triggers=TRIGGERS, gate={"slices": [{"by": "contract"}]}, shadow="off")
+    policy = load(path)
+    player = Player(policy, Memory(history(policy)))
+    assert player.evaluate(day(FIRST)).decision == "first-promoted"
+    decided = []
+    for at in DAYS:
+        played = player.evaluate(day(at))
+        real = first.run(retrain, at, policy=path).report
+        assert (played.decision, played.candidate, played.production) == (
+            real.decision,
+            real.candidate,
+            real.production,
+        ), real.line
+        assert [one.judge for one in played.verdicts] == [one.judge for one in real.verdicts]
+        assert [one.decision for one in played.verdicts] == [one.decision for one in real.verdicts]
+        for ours, theirs in zip(played.verdicts, real.verdicts, strict=True):
+            assert findings(ours) == findings(theirs), at
+        assert played.verdict.reason == real.verdicts[0].reason
+        decided.append(played.decision)
+    assert {"kept", "promoted"} <= set(decided), "the days are chosen so that both happen"
+
+
+def test_a_candidate_waits_for_its_shadow_as_long_as_in_the_flow(first: Scene) -> None:
+    path = first.policy(shadow={"window": "14d", "tolerate": "2pt", "false_promotion": 0.0001})
+    policy = load(path)
+    player = Player(policy, Memory(history(policy)))
+    player.evaluate(day(FIRST))
+    decided = []
+    sent = CHANGED - 18.0
+    for at in (CHANGED - 3, CHANGED, CHANGED + 2, CHANGED + 5):
+        first.traffic(sent, at, policy=path)
+        sent = at
+        played = player.evaluate(day(at))
+        real = first.run(retrain, at, policy=path).report
+        assert (played.decision, played.production) == (real.decision, real.production), real.line
+        decided.append(played.decision)
+    assert "waiting" in decided
