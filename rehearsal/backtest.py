@@ -52,6 +52,7 @@ def backtest(
     every: str = "1d",
     first: float = 0.15,
     window: str | None = None,
+    labels_after: str | None = None,
     jobs: int = 1,
     environment: Mapping[str, str] = os.environ,
 ) -> tuple[Policy, Schedule, tuple[Played, ...]]:
@@ -64,6 +65,7 @@ def backtest(
         every: Between two evaluations.
         first: Share of the rows that are there when the first model is made.
         window: Length of the windows of the table; None: a 26th of what is played.
+        labels_after: A row's label is known so long after the row; None: at once.
         jobs: Processes.
         environment: As for :func:`tasks.policy_file.load`.
 
@@ -77,13 +79,14 @@ def backtest(
     problems: list[str] = []
     step = _length("--every", every, problems) or timedelta(days=1)
     length = None if window is None else _length("--window", window, problems)
+    late = None if labels_after is None else _length("--labels-after", labels_after, problems)
     if not 0 < first < 1:
         problems.append(f"--first {first} is no share; give one between 0 and 1, such as 0.15")
     if jobs < 1:
         problems.append(f"--jobs {jobs}: give 1 or more")
     base, chosen = _policies(policy, grid, data, environment, problems)
     rows = history(base)
-    when = schedule(rows, every=step, first=first, window=length)
+    when = schedule(rows, every=step, first=first, window=length, labels=late or timedelta(0))
     return base, when, play_all(chosen, rows, when, base, jobs=jobs)
 
 
@@ -135,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             every=options.every,
             first=options.first,
             window=options.window,
+            labels_after=options.labels_after,
             jobs=options.jobs,
         )
     except (GridError, DataError, PluginError, OSError) as error:
@@ -157,6 +161,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--every", default="1d", help="between two evaluations (1d)")
     parser.add_argument("--first", type=float, default=0.15, help="share of the rows before the first model (0.15)")
     parser.add_argument("--window", help="length of the windows of the table; empty: a 26th of what is played")
+    parser.add_argument("--labels-after", help="a row's label is known so long after it, such as 7d; empty: at once")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one per processor)")
     parser.add_argument("--json", action="store_true", help="print everything as one JSON line; the table on stderr")
     parser.add_argument("--write", help="a Markdown file to keep the tables in")

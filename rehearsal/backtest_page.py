@@ -91,7 +91,8 @@ def foot(base: Policy, when: Schedule, played: Sequence[Played]) -> Iterator[str
         "retrained at their start, chance ruled out, and no retraining was begun. Each window counts the same in the "
         f"means of {yardstick.loss_metric}{' (less is better)' if is_loss(yardstick.loss_metric) else ''}."
     )
-    yield f"Not played: {'; '.join(left_out(base))}. Labels are known at once."
+    known = f"{phrase.period(when.labels)} after their row" if when.labels else "at once"
+    yield f"Not played: {'; '.join(left_out(base))}. Labels are known {known}."
     if when.every > timedelta(days=1):
         yield f"Evaluated every {phrase.period(when.every)} only."
     for number, one in enumerate(played, 1):

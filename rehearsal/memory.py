@@ -103,9 +103,21 @@ class Memory:
         self._candidates: dict[tuple[Any, ...], Model | Exception] = {}
         self._references: dict[tuple[Any, ...], Model] = {}
 
-    def window(self, start: datetime, end: datetime) -> Dataset:
-        """The rows with ``start <= t < end``, as the flow would have loaded them at ``end``."""
-        return self.rows.between(start, end)
+    def window(self, start: datetime, end: datetime, *, known: datetime | None = None) -> Dataset:
+        """The rows with ``start <= t < end``, as the flow would have loaded them at ``end``.
+
+        Args:
+            start: Of the window.
+            end: Of the window.
+            known: Rows from then on have no label yet; None: all have theirs.
+        """
+        rows = self.rows.between(start, end)
+        late = None if known is None else np.asarray(rows.time >= pd.Timestamp(known))
+        if late is None or not late.any():
+            return rows
+        target = rows.target.to_numpy(dtype=object, copy=True)
+        target[late] = None
+        return replace(rows, target=pd.Series(target, dtype=object))
 
     def candidate(self, policy: Policy, parts: Split, now: datetime, *, search: bool) -> Model:
         """A model as the retrain flow makes one, fitted once for all policies that would make the same.

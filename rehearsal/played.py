@@ -34,12 +34,14 @@ class Schedule:
         end: Just after the last row.
         every: Between two evaluations.
         windows: Edges of the windows, ascending.
+        labels: A row's label is known so long after the row.
     """
 
     begin: datetime
     end: datetime
     every: timedelta
     windows: tuple[datetime, ...]
+    labels: timedelta = timedelta(0)
 
     @property
     def moments(self) -> list[datetime]:
@@ -111,7 +113,12 @@ class Played:
 
 
 def schedule(
-    rows: Dataset, *, first: float = 0.15, every: timedelta = timedelta(days=1), window: timedelta | None = None
+    rows: Dataset,
+    *,
+    first: float = 0.15,
+    every: timedelta = timedelta(days=1),
+    window: timedelta | None = None,
+    labels: timedelta = timedelta(0),
 ) -> Schedule:
     """When to evaluate.
 
@@ -120,6 +127,7 @@ def schedule(
         first: Share of the rows that are there when the first model is made.
         every: Between two evaluations.
         window: Length of the windows, rounded to whole evaluations; None: a 26th of what is played.
+        labels: A row's label is known so long after the row.
 
     Raises:
         GridError: When the rows give too few or too many evaluations.
@@ -131,7 +139,7 @@ def schedule(
         raise GridError([f"--every {every} gives {count} evaluations of {end - begin}; 2 to {_MOST:,} can be played"])
     step = every * max(1, round((window or (end - begin) / WINDOWS) / every))
     edges = [begin + number * step for number in range(max(1, (end - begin) // step) + 1)]
-    return Schedule(begin=begin, end=end, every=every, windows=tuple(edges))
+    return Schedule(begin=begin, end=end, every=every, windows=tuple(edges), labels=labels)
 
 
 def play(choice: Choice, memory: Memory, when: Schedule, base: Policy, *, rules: Rules = BACKSTOP) -> Played:
@@ -144,7 +152,7 @@ def play(choice: Choice, memory: Memory, when: Schedule, base: Policy, *, rules:
         base: Policy whose margins are the yardstick.
         rules: Who decides.
     """
-    started, player = time.perf_counter(), Player(choice.policy, memory, rules)
+    started, player = time.perf_counter(), Player(choice.policy, memory, rules, when.labels)
     for moment in when.moments:
         player.evaluate(moment)
     yardstick = Yardstick.of(base)
@@ -183,6 +191,7 @@ def plain(base: Policy, when: Schedule, played: Sequence[Played]) -> dict[str, A
         "begin": when.begin.isoformat(),
         "end": when.end.isoformat(),
         "every_days": when.every / timedelta(days=1),
+        "labels_after_days": when.labels / timedelta(days=1),
         "yardstick": to_plain(_told(Yardstick.of(base))),
         "policies": [_plain(one) for one in played],
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from rehearsal.memory import Memory, Model
 from tasks import candidate as candidates
@@ -16,7 +16,7 @@ from tasks import evidence, past, signals
 from tasks.data import Dataset, NothingNew
 from tasks.dossier import Dossier
 from tasks.policy import Policy
-from tasks.records import GateEvidence, Profile, Signals, Span, Verdict
+from tasks.records import GateEvidence, Profile, Scores, Signals, Span, Verdict
 from tasks.retrial import reach
 
 PROMOTED = frozenset({"first-promoted", "promoted"})
@@ -121,14 +121,18 @@ class Player:
         versions: Everything that was trained, by number.
     """
 
-    def __init__(self, policy: Policy, memory: Memory, rules: Rules = BACKSTOP) -> None:
+    def __init__(
+        self, policy: Policy, memory: Memory, rules: Rules = BACKSTOP, labels: timedelta = timedelta(0)
+    ) -> None:
         """Nothing is in Production.
 
         Args:
             policy: Validated; what cannot be played is left out of it, see :func:`left_out`.
             memory: The rows, and what other players have computed.
             rules: Who decides.
+            labels: A row's label is known so long after the row.
         """
+        self._labels = labels
         self.policy, self.memory, self.rules = playable(policy), memory, rules
         self.days: list[Day] = []
         self.versions: dict[str, Model] = {}
@@ -147,7 +151,7 @@ class Player:
         return day
 
     def _retrain(self, now: datetime) -> Day:
-        rows = self.memory.window(now - self.policy.data.lookback, now)
+        rows = self._window(now - self.policy.data.lookback, now)
         why = self.rules.triggers(self._signals(now, rows), self.policy, rows)
         evaluation = self._day(now, "kept", why.reason, (why,))
         self._evaluated.append(evaluation)
@@ -165,6 +169,9 @@ class Player:
             return self._judged(now, why, made, parts.holdout)
         except Exception as error:  # noqa: BLE001  see above
             return self._failed(now, why, error)
+
+    def _window(self, start: datetime, now: datetime) -> Dataset:
+        return self.memory.window(start, now, known=now - self._labels if self._labels else None)
 
     def _failed(self, now: datetime, why: Verdict, error: Exception) -> Day:
         self._retrained = now
@@ -214,7 +221,7 @@ class Player:
         self._staged = (version, now)
         return replace(self._advance(now, (why, judged)), begun=True)
 
-    def _answers(self, holdout: Dataset, classes: tuple[str, ...]) -> tuple[evidence.Scores | None, str]:
+    def _answers(self, holdout: Dataset, classes: tuple[str, ...]) -> tuple[Scores | None, str]:
         if self._production is None:
             return None, "no version is in Production"
         try:
@@ -246,7 +253,7 @@ class Player:
             why = "shadow is off in the policy" if self._production else "no baseline: this is the first model"
             return reach(Dossier("shadow", {"evidence": None, "rules": rules, "nothing": why}))
         span = Span(start=max(now - rules.window, profile.trained.end), end=now)
-        rows = self.memory.window(max(span.start, self._began), now).take(slice(-rules.max_requests, None))
+        rows = self._window(max(span.start, self._began), now).take(slice(-rules.max_requests, None))
         both = (self.versions[self._production].model, self.versions[version].model)
         found = evidence.compare(rows, *both, self.policy, span)
         return reach(Dossier("shadow", {"evidence": found, "rules": rules}))

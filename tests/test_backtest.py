@@ -235,6 +235,21 @@ def test_the_margins_of_all_combinations_are_those_of_the_policy_as_it_is(home: 
     assert {alarm.at: alarm.worth for alarm in played[0].alarms} == {a.at: a.worth for a in played[1].alarms}
 
 
+def test_labels_that_come_late_are_not_known_before_and_the_change_is_found_later(home: Path) -> None:
+    path = written(home / "late", frame(), triggers={**OFF, "concept": {}, "retrain_when": "any"})
+    found = []
+    for delay in (None, "10d"):
+        _, _, (one,) = backtest(path, first=45 / END, labels_after=delay)
+        first = next(alarm for alarm in one.alarms if alarm.at > BEGIN + CHANGE * DAY)
+        found.append(first.at)
+        if delay is not None:
+            asked = next(day for day in one.days if day.at == first.at)
+            (concept,) = [one for one in asked.verdict.findings if one.name == "concept"]
+            assert concept.n is not None
+            assert concept.n <= PER_DAY * ((first.at - BEGIN) / DAY - 10)
+    assert timedelta(days=8) <= found[1] - found[0] <= timedelta(days=16)
+
+
 # What is wrong is told at once, before anything is played.
 
 
