@@ -22,6 +22,7 @@ from rehearsal.churn import write_customers
 from rehearsal.grid import Choice, GridError
 from rehearsal.played import Played, Schedule, plain, play_all, schedule
 from tasks.data import DataError, Dataset, load, validate
+from tasks.masking import mask
 from tasks.plugins import PluginError
 from tasks.policy import Policy
 from tasks.quantities import parse_duration
@@ -40,6 +41,8 @@ def history(policy: Policy) -> Dataset:
         DataError: Lists every problem.
     """
     rows = load(policy, Stores.from_environment(), start=EARLIEST, end=LATEST, remember=False)
+    if not len(rows):
+        raise DataError(f"data.source: {mask(policy.data.source)} has no rows; nothing can be played")
     validate(rows, policy)
     return rows
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal
@@ -175,16 +175,18 @@ def _alarm(player: Player, day: Day, yardstick: Yardstick) -> Alarm:
     pair = (player.versions[day.candidate], player.versions[old])
     found = compared(pair, rows, yardstick.gain_metric, yardstick.gain_confidence, yardstick.least, player.policy)
     if found is None:
-        return Alarm(**{**_fields(plain), "rows": len(rows)})
-    values = {"gain": found.value, "low": found.low, "high": found.high, "rows": found.n}
+        return replace(plain, rows=len(rows))
     # A candidate that waits for its shadow may be promoted days later; that is its promotion too.
     promoted = any(one.candidate == day.candidate and one.decision in PROMOTED for one in player.days)
-    harmful = promoted and found.value <= -yardstick.margin and found.high < 0
-    return Alarm(**{**_fields(plain), **values, "worth": worth(found, yardstick.margin), "harmful": harmful})
-
-
-def _fields(alarm: Alarm) -> dict[str, object]:
-    return {name: getattr(alarm, name) for name in ("at", "fired", "decision", "old", "new", "worth")}
+    return replace(
+        plain,
+        worth=worth(found, yardstick.margin),
+        gain=found.value,
+        low=found.low,
+        high=found.high,
+        rows=found.n,
+        harmful=promoted and found.value <= -yardstick.margin and found.high < 0,
+    )
 
 
 def worth(found: Difference, margin: float) -> Worth:
@@ -227,7 +229,7 @@ def _stay(
     memory, metric = player.memory, yardstick.loss_metric
     rows = memory.window(start, end).labelled
     parts = _parts(player, start, end)
-    oracle = _reference(memory, base, start, end)
+    oracle = _reference(memory, base, start, end, player.known(start))
     whole = sum(len(part) for _, part in parts) == len(rows) and bool(parts)
     answers = _answers(parts, base, oracle) if whole else None
     against = _answers([(oracle, rows)], base, *(model for model, _ in parts)) if oracle and len(rows) else None
@@ -257,9 +259,9 @@ def _parts(player: Player, start: datetime, end: datetime) -> list[tuple[Model, 
     return found
 
 
-def _reference(memory: Memory, base: Policy, start: datetime, end: datetime) -> Model | None:
+def _reference(memory: Memory, base: Policy, start: datetime, end: datetime, known: datetime | None) -> Model | None:
     try:
-        return memory.reference(base, start, end)
+        return memory.reference(base, start, end, known)
     except Exception:  # noqa: BLE001  nothing to compare with, so nothing is known of the window
         return None
 

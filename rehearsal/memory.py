@@ -95,6 +95,7 @@ class Memory:
 
     Attributes:
         rows: Everything that will ever have happened, oldest first.
+        fits: How many models were fitted.
     """
 
     def __init__(self, rows: Dataset) -> None:
@@ -143,21 +144,22 @@ class Memory:
         made.profile, made.holdout = tried.profile, tried.scores
         return made
 
-    def reference(self, policy: Policy, now: datetime, until: datetime) -> Model:
+    def reference(self, policy: Policy, now: datetime, until: datetime, known: datetime | None = None) -> Model:
         """A model fitted on everything that the lookback reaches at a moment, with nothing held out.
 
         Args:
             policy: Of the model.
             now: The moment.
             until: When it will be asked last.
+            known: See :meth:`window`.
 
         Raises:
             TrainingError: When it cannot be fitted.
         """
-        key = (*_made_by(policy), policy.data.lookback, now, until)
+        key = (*_made_by(policy), policy.data.lookback, now, until, known)
         if key not in self._references:
             self.fits += 1
-            train = self.window(now - policy.data.lookback, now).labelled
+            train = self.window(now - policy.data.lookback, now, known=known).labelled
             self._references[key] = Model(fit(policy, train, search=False).model, self.rows, policy, now, until)
         return self._references[key]
 

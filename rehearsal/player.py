@@ -170,8 +170,12 @@ class Player:
         except Exception as error:  # noqa: BLE001  see above
             return self._failed(now, why, error)
 
+    def known(self, now: datetime) -> datetime | None:
+        """From when on rows have no label yet at a moment; None: all have theirs."""
+        return now - self._labels if self._labels else None
+
     def _window(self, start: datetime, now: datetime) -> Dataset:
-        return self.memory.window(start, now, known=now - self._labels if self._labels else None)
+        return self.memory.window(start, now, known=self.known(now))
 
     def _failed(self, now: datetime, why: Verdict, error: Exception) -> Day:
         self._retrained = now
