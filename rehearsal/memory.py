@@ -137,7 +137,7 @@ class Memory:
     def _attempted(self, policy: Policy, parts: Split, now: datetime, *, search: bool) -> Model | Exception:
         self.fits += 1
         try:
-            tried = candidates.attempt(policy, parts, now, search=search)
+            tried = candidates.attempt(policy, parts, now, search=search, leans=False)
         except Exception as error:  # noqa: BLE001  what fails once fails for every policy that asks for the same
             return error
         made = Model(tried.fitted.model, self.rows, policy, parts.holdout.time[0].to_pydatetime())

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import joblib
+from threadpoolctl import threadpool_limits
 
 from rehearsal.grid import Choice, GridError
 from rehearsal.hindsight import Alarm, Stay, Stretch, Yardstick, alarms, stays, stretches
@@ -181,7 +182,9 @@ def play_all(
 
 def _share(chosen: Sequence[Choice], rows: Dataset, when: Schedule, base: Policy) -> list[Played]:
     memory = Memory(rows)
-    return [play(choice, memory, when, base) for choice in chosen]
+    # One thread each: other processes play beside this one, and threads of small models mostly wait for each other.
+    with threadpool_limits(limits=1):
+        return [play(choice, memory, when, base) for choice in chosen]
 
 
 def plain(base: Policy, when: Schedule, played: Sequence[Played]) -> dict[str, Any]:

@@ -119,6 +119,7 @@ def attempt(
     now: datetime,
     *,
     search: bool = False,
+    leans: bool = True,
     progress: training.Progress = training.silent,
 ) -> Tried:
     """Fit, score the holdout, and describe both; nothing is logged.
@@ -128,6 +129,7 @@ def attempt(
         parts: Rows to fit and to judge on.
         now: When it is trained.
         search: Whether to look for better parameters first.
+        leans: Whether to measure which columns the model leans on. It orders reports, and decides nothing.
         progress: Told how far a search is.
 
     Raises:
@@ -136,7 +138,8 @@ def attempt(
     fitted = training.fit(policy, parts.train, search=search, progress=progress)
     scores = score(fitted.model, parts.holdout, classes=classes_of(fitted.model, parts.holdout, policy))
     measured = measurements(policy, scores)
-    return Tried(fitted, scores, training.profile_of(policy, parts, scores, measured, now, model=fitted.model))
+    leaning = fitted.model if leans else None
+    return Tried(fitted, scores, training.profile_of(policy, parts, scores, measured, now, model=leaning))
 
 
 def searches(policy: Policy, why: Verdict) -> bool:
