@@ -1,9 +1,10 @@
 """A year in five worlds: how often each policy retrains, how well it serves, and whom it promotes.
 
 ``python -m benchmarks.backtest_year``. Generated customers (rehearsal/churn.py), so that the truth is known, one
-evaluation a day, through the backtest (rehearsal/player.py). Beside the product's policy, which is that of the demo
-(policies/churn.yaml), stand its bare defaults and the textbook's policy (benchmarks/textbook.py), once as it is
-published and once with 400 labels before it looks at accuracy. What served on a day is scored on that day's rows,
+evaluation a day, through the backtest (rehearsal/player.py). The product's policy is its defaults with the lines of
+:data:`OWN`, which were found with the backtest on the year of seed 0; the years of the proof are others. Beside it stand
+the bare defaults and the textbook's policy (benchmarks/textbook.py), once as it is published and once with 400 labels
+before it looks at accuracy. What served on a day is scored on that day's rows,
 which nobody had seen. A promotion is bad when the new version's true accuracy over the month that followed, on 20,000
 fresh customers of it, is more than a point below that of the version that it replaced.
 """
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +39,19 @@ from tasks.scoring import score
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 BEFORE, YEAR, MONTH, PER_DAY = 90, 365, 30, 60
 DAY = timedelta(days=1)
-SEEDS, FRESH, BAD = 5, 20_000, 0.01
+SEEDS, FRESH, BAD = 3, 20_000, 0.01
+OWN = {
+    "triggers": {
+        "age": "60d",
+        "cool_down": "3d",
+        "concept": {"tolerate": "1pt"},
+        "performance": {"drop": "2pt"},
+        "drift": {"psi": 0.05},
+    },
+    "gate": {"performance": {"at_least": 0.8}},
+}
+"""Retrain rarely by the clock, soon when errors rise, and not every day while a change goes on. At the default floor
+of 0.85 no candidate gets through for a month after the abrupt change, however much better than Production it is."""
 POLICY = Path(__file__).resolve().parent.parent / "policies" / "churn.yaml"
 HARMLESS = World(**{**{one.name: getattr(STEADY, one.name) for one in fields(World)}, "payments": (0.15, 0.35, 0.5)})
 """Everybody pays in another way, which says nothing about who leaves."""
@@ -88,7 +102,7 @@ def prove(*, quick: bool = False) -> list[Line]:
     """All of it."""
     worlds = ("none", "abrupt") if quick else tuple(WORLDS)
     players = (OURS, TEXTBOOK) if quick else PLAYERS
-    jobs = [(world, seed, players) for world in worlds for seed in range(1 if quick else SEEDS)]
+    jobs = [(world, seed, players) for world in worlds for seed in range(1, 2 if quick else 1 + SEEDS)]
     found = proof.spread(year, jobs, quick=quick)
     by_world: dict[str, list[dict[str, Outcome]]] = {world: [] for world in worlds}
     for (world, _seed, _players), outcome in zip(jobs, found, strict=True):
@@ -156,7 +170,7 @@ def arrivals(world: str, seed: int) -> pd.DataFrame:
 
 def _played(name: str, policy: Policy, memory: Memory) -> Player:
     who: dict[str, tuple[Policy, Rules]] = {
-        OURS: (policy, BACKSTOP),
+        OURS: (_defaults(policy, **OWN), BACKSTOP),
         "Backstop, defaults": (_defaults(policy), BACKSTOP),
         TEXTBOOK: (_unguarded(policy), textbook.rules()),
         "textbook, 400 labels": (_unguarded(policy), textbook.rules(least=400)),
@@ -168,10 +182,10 @@ def _played(name: str, policy: Policy, memory: Memory) -> Player:
     return player
 
 
-def _defaults(policy: Policy) -> Policy:
-    """The same rows and estimator; everything else is as it is without a word in the policy."""
+def _defaults(policy: Policy, **sections: Any) -> Policy:
+    """The same rows and estimator, and these sections; everything else is as it is without a word in the policy."""
     raw = policy.model_dump(include={"model", "problem", "data", "training"})
-    return Policy.model_validate(raw)
+    return Policy.model_validate({**raw, **sections})
 
 
 def _unguarded(policy: Policy) -> Policy:
