@@ -2,11 +2,11 @@
 
 ``python -m benchmarks.backtest_year``. Generated customers (rehearsal/churn.py), so that the truth is known, one
 evaluation a day, through the backtest (rehearsal/player.py). The product's policy is its defaults with the lines of
-:data:`OWN`, which were found with the backtest on the year of seed 0; the years of the proof are others. Beside it stand
-the bare defaults and the textbook's policy (benchmarks/textbook.py), once as it is published and once with 400 labels
-before it looks at accuracy. What served on a day is scored on that day's rows,
-which nobody had seen. A promotion is bad when the new version's true accuracy over the month that followed, on 20,000
-fresh customers of it, is more than a point below that of the version that it replaced.
+:data:`OWN`, which were found with the backtest on the year of seed 0; the years of the proof are others. Beside it
+stand the bare defaults and the textbook's policy (benchmarks/textbook.py), once as it is published and once with 400
+labels before it looks at accuracy. What served on a day is scored on that day's rows, which nobody had seen. A
+promotion is bad when the new version's true accuracy over the month that followed, on 20,000 fresh customers of it, is
+more than a point below that of the version that it replaced.
 """
 
 from __future__ import annotations

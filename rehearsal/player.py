@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from rehearsal.memory import Memory, Model
 from tasks import candidate as candidates
-from tasks import evidence, past, signals
+from tasks import evidence, past, promotion, signals
 from tasks.data import Dataset, NothingNew
 from tasks.dossier import Dossier
 from tasks.policy import Policy
@@ -254,8 +254,7 @@ class Player:
         """On the rows that Production answered, as if each had been a request."""
         rules, profile = self.policy.shadow, self.versions[version].profile
         if rules is None or self._production is None or self._began is None or profile is None:
-            why = "shadow is off in the policy" if self._production else "no baseline: this is the first model"
-            return reach(Dossier("shadow", {"evidence": None, "rules": rules, "nothing": why}))
+            return reach(promotion.nothing_to_compare(first=self._production is None))
         span = Span(start=max(now - rules.window, profile.trained.end), end=now)
         rows = self._window(max(span.start, self._began), now).take(slice(-rules.max_requests, None))
         both = (self.versions[self._production].model, self.versions[version].model)
