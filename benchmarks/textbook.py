@@ -87,7 +87,7 @@ def _drop(found: Signals, profile: Profile, least: int) -> float:
 
 def gate(found: GateEvidence, _policy: Policy) -> Verdict:
     """Two numbers, and the limit between them."""
-    findings = []
+    findings: list[Finding] = []
     if found.production is not None:
         ours, theirs = (measure("f1_weighted", one).value for one in (found.candidate, found.production))
         findings.append(_held("regression", theirs - ours, MARGIN, fires=theirs - ours > MARGIN))

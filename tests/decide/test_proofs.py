@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks import (
-    backtest_year,
     delayed_labels,
     drift_null,
     drift_power,
@@ -27,10 +26,7 @@ from benchmarks import (
 from benchmarks.proof import Line
 from tasks.records import ColumnProfile
 
-PROOFS = (
-    *(sequential, gate_power, shadow_power, drift_null, drift_power, delayed_labels, shared_cause),
-    *(backtest_year, scenarios),
-)
+PROOFS = (sequential, gate_power, shadow_power, drift_null, drift_power, delayed_labels, shared_cause, scenarios)
 
 
 @pytest.mark.parametrize("prove", [one.prove for one in PROOFS], ids=[one.__name__ for one in PROOFS])
