@@ -17,7 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 ARGS = $(if $(POLICY),--policy "$(POLICY)") $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := setup
-.PHONY: setup help up down status serve demo replay history trail test prove lint format docs lock clean mlflow-ui prefect-ui
+.PHONY: setup help up down status serve demo replay backtest history trail test prove lint format docs lock clean mlflow-ui prefect-ui
 
 setup: $(STAMP) ## Make .venv with the locked packages (the default)
 	@echo "Ready. 'make demo' shows one model's way there and back, 'make help' lists everything else."
@@ -70,6 +70,9 @@ demo: $(STAMP) ## Trigger, retrain, gate, promote, watch, roll back, in minutes 
 replay: $(STAMP) ## Play history through a policy and see what it would have decided (POLICY=, DATA=)
 	$(BIN)/python -m rehearsal.replay $(ARGS)
 
+backtest: $(STAMP) ## Play history through a policy in memory, over a grid (POLICY=, DATA=, GRID="triggers.age=30d,90d")
+	@$(BIN)/python -m rehearsal.backtest $(ARGS) $(if $(GRID),--grid "$(GRID)")
+
 history: $(STAMP) ## Who served, since when, decided by what, and is the ledger intact (MODEL=, AT=)
 	$(BIN)/python -m tasks.audit "$(MODEL)" $(if $(AT),--at "$(AT)")
 
@@ -80,7 +83,7 @@ test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Each prints its table and one last JSON line, and fails when a promise is not kept; --quick is in the tests.
-PROOFS = sequential gate_power shadow_power drift_null drift_power delayed_labels shared_cause scenarios
+PROOFS = sequential gate_power shadow_power drift_null drift_power delayed_labels shared_cause backtest_year scenarios
 prove: $(STAMP) ## Prove the promised error rates by simulation, an hour (PROOFS="sequential drift_null")
 	@mkdir -p .proofs; short=0; for proof in $(PROOFS); do echo; echo "== $$proof"; \
 	$(BIN)/python -m benchmarks.$$proof > .proofs/$$proof.txt || short=1; cat .proofs/$$proof.txt; done; \
@@ -110,5 +113,5 @@ prefect-ui: $(STAMP) ## Look at flows, reports and schedules: http://127.0.0.1:4
 	$(BIN)/prefect server start
 
 clean: ## Remove .venv, caches and what the demo wrote; .backstop (ledger and models) stays
-	rm -rf $(VENV) .demo .replay .proofs .mypy_cache .ruff_cache .pytest_cache .hypothesis build backstop.egg-info
+	rm -rf $(VENV) .demo .replay .backtest .proofs .mypy_cache .ruff_cache .pytest_cache .hypothesis build backstop.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

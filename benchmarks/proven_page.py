@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "decisions-proven.md"
 MARK = "<!-- What follows is written by `make prove`. -->"
 PROOFS = (
     *("sequential", "gate_power", "shadow_power", "drift_null", "drift_power", "delayed_labels", "shared_cause"),
-    "scenarios",
+    *("backtest_year", "scenarios"),
 )
 
 

@@ -1,1 +1,1 @@
-"""The real flows on a clock of their own: the demo, and the replay of history through a policy."""
+"""The real flows on a clock of their own: the demo and the replay of history; and the backtest, which is in memory."""

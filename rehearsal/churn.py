@@ -8,7 +8,8 @@ For real data use the policies ``bike``, ``telco`` and ``weather``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -125,6 +126,14 @@ def chance_to_leave(frame: pd.DataFrame, world: World) -> np.ndarray:
         + world.price * (frame["monthly_charges"].to_numpy(float) - 65.0) / 20.0
     )
     return 1.0 / (1.0 + np.exp(-(world.offset + world.steepness * inclination)))
+
+
+def write_customers(path: Path) -> None:
+    """A year of generated customers, in which prices rise after seven months."""
+    begin = datetime(2025, 1, 1, tzinfo=UTC)  # all of it in the past: a real run may follow
+    before = customers(13_200, start=begin, days=220, seed=1, world=STEADY)
+    after = customers(8_400, start=begin + timedelta(days=220), days=140, seed=2, world=PRICE_RISE)
+    pd.concat([before, after]).to_csv(path, index=False)
 
 
 def corrupt_labels(frame: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=150)
     prepare(FOLDER)
     settle(FOLDER)
-    from rehearsal.story import derive, tell, write_customers  # noqa: PLC0415  reads the environment that was just set
+    from rehearsal.churn import write_customers  # noqa: PLC0415  seconds of imports, after the options are read
+    from rehearsal.story import derive, tell  # noqa: PLC0415  reads the environment that was just set
 
     policy = options.policy
     source = Path(options.data).resolve() if options.data else None

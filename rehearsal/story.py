@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 from rich.console import Console
 from rich.markup import escape
@@ -18,7 +17,6 @@ from rich.markup import escape
 from flows.promote import promote
 from flows.retrain import retrain
 from flows.watch import watch
-from rehearsal.churn import PRICE_RISE, STEADY, customers
 from rehearsal.traffic import HEALTHY, Faults, serve, spread
 from tasks import report as reports
 from tasks.case import Case, open_case
@@ -30,14 +28,6 @@ EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 QUIET, CHANGED, BROKEN, LAST = 0.55, 0.74, 0.80, 0.95
 """Shares of the rows that have come in when the scenes of the story play; the first model is made at half of them."""
-
-
-def write_customers(path: Path) -> None:
-    """A year of generated customers, in which prices rise after seven months."""
-    begin = datetime(2025, 1, 1, tzinfo=UTC)  # all of it in the past: a real run may follow
-    before = customers(13_200, start=begin, days=220, seed=1, world=STEADY)
-    after = customers(8_400, start=begin + timedelta(days=220), days=140, seed=2, world=PRICE_RISE)
-    pd.concat([before, after]).to_csv(path, index=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from tasks import tracking, training
@@ -10,6 +11,7 @@ from tasks.case import Case
 from tasks.data import Dataset, NothingNew, Split, split, validate
 from tasks.decide.metrics import Unmeasurable, measure
 from tasks.plugins import custom_metric
+from tasks.policy import Policy
 from tasks.records import Candidate, Measurement, Profile, Scores, Verdict
 from tasks.scoring import classes_of, score
 
@@ -35,6 +37,21 @@ class Made:
     candidate: Candidate | None
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A fitted model and its answers on the holdout; nothing is logged.
+
+    Attributes:
+        fitted: The model.
+        scores: Its answers on the holdout.
+        profile: What later decisions compare with.
+    """
+
+    fitted: training.Fitted
+    scores: Scores
+    profile: Profile
+
+
 def divide(case: Case, dataset: Dataset, production: Profile | None, *, asked: bool = False) -> Split:
     """Check the rows, and set the newest apart as the holdout.
 
@@ -48,12 +65,19 @@ def divide(case: Case, dataset: Dataset, production: Profile | None, *, asked: b
         DataError: Lists every problem of the data.
         NothingNew: When no row is newer than what Production was made from, or too few to judge fairly.
     """
-    validate(dataset, case.policy)
-    if production is not None and not asked and not len(dataset.between(production.holdout.end, case.now).labelled):
+    return parts_of(case.policy, case.now, dataset, production, asked=asked)
+
+
+def parts_of(
+    policy: Policy, now: datetime, dataset: Dataset, production: Profile | None, *, asked: bool = False
+) -> Split:
+    """:func:`divide` for a policy at a moment."""
+    validate(dataset, policy)
+    if production is not None and not asked and not len(dataset.between(production.holdout.end, now).labelled):
         raise NothingNew(
             f"no labelled row has come since {production.holdout.end:%Y-%m-%d %H:%M}; the model would be the same"
         )
-    return split(dataset, case.policy, trained_until=production.trained.end if production else None)
+    return split(dataset, policy, trained_until=production.trained.end if production else None)
 
 
 def make(case: Case, parts: Split, why: Verdict, scratch: Path, progress: training.Progress = training.silent) -> Made:
@@ -70,10 +94,8 @@ def make(case: Case, parts: Split, why: Verdict, scratch: Path, progress: traini
         TrainingError: When the estimator or trainer raises, or predicts what is no prediction.
     """
     policy = case.policy
-    fitted = training.fit(policy, parts.train, search=_searches(case, why), progress=progress)
-    scores = score(fitted.model, parts.holdout, classes=classes_of(fitted.model, parts.holdout, policy))
-    measured = measurements(case, scores)
-    profile = training.profile_of(policy, parts, scores, measured, case.now, model=fitted.model)
+    tried = attempt(policy, parts, case.now, search=searches(policy, why), progress=progress)
+    fitted, scores, profile = tried.fitted, tried.scores, tried.profile
     if case.dry_run:
         return Made(fitted, parts, scores, profile, tracking.save(policy, fitted, parts, scratch / "model"), None)
     candidate = tracking.log(
@@ -91,16 +113,45 @@ def make(case: Case, parts: Split, why: Verdict, scratch: Path, progress: traini
     return Made(fitted, parts, scores, profile, folder, candidate)
 
 
-def _searches(case: Case, why: Verdict) -> bool:
-    search = case.policy.training.search
+def attempt(
+    policy: Policy,
+    parts: Split,
+    now: datetime,
+    *,
+    search: bool = False,
+    leans: bool = True,
+    progress: training.Progress = training.silent,
+) -> Tried:
+    """Fit, score the holdout, and describe both; nothing is logged.
+
+    Args:
+        policy: Of the model.
+        parts: Rows to fit and to judge on.
+        now: When it is trained.
+        search: Whether to look for better parameters first.
+        leans: Whether to measure which columns the model leans on. It orders reports, and decides nothing.
+        progress: Told how far a search is.
+
+    Raises:
+        TrainingError: When the estimator or trainer raises, or predicts what is no prediction.
+    """
+    fitted = training.fit(policy, parts.train, search=search, progress=progress)
+    scores = score(fitted.model, parts.holdout, classes=classes_of(fitted.model, parts.holdout, policy))
+    measured = measurements(policy, scores)
+    leaning = fitted.model if leans else None
+    return Tried(fitted, scores, training.profile_of(policy, parts, scores, measured, now, model=leaning))
+
+
+def searches(policy: Policy, why: Verdict) -> bool:
+    """Whether the policy asks for a search when this is why a model is trained."""
+    search = policy.training.search
     if search is None or search.when == "never":
         return False
     return search.when == "always" or any(finding.name == "drift" for finding in why.having("breach"))
 
 
-def measurements(case: Case, scores: Scores) -> tuple[Measurement, ...]:
+def measurements(policy: Policy, scores: Scores) -> tuple[Measurement, ...]:
     """Every metric that the policy names and those that people expect to see; what cannot be had is left out."""
-    policy = case.policy
     usual = ("r2", "rmse", "mae") if policy.problem == "regression" else ("accuracy", "f1_weighted", "log_loss")
     named = [
         rule.metric

@@ -116,19 +116,32 @@ def drawn(
         subject: Whose it is.
     """
     try:
-        import matplotlib as mpl  # noqa: PLC0415  a second, which only a run that has something to show pays
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  see above
-        from matplotlib.figure import Figure  # noqa: PLC0415  see above
-
-        with warnings.catch_warnings(), mpl.rc_context(_STYLE):
-            warnings.simplefilter("ignore")  # a name in a script that the font does not have is shown as boxes
-            figure = Figure(figsize=(_WIDTH, height), dpi=_DPI)
-            FigureCanvasAgg(figure)
-            caption = painter(Scene(subject, dossier.given, verdict, figure))
-            return Picture(name=name, caption=phrase.one_line(caption), png=_png(figure))
+        caption, png = rendered(lambda figure: painter(Scene(subject, dossier.given, verdict, figure)), height)
+        return Picture(name=name, caption=phrase.one_line(caption), png=png)
     except Exception:  # noqa: BLE001  a decision never stops for the sake of its picture
         _log.exception("the picture %s of %s could not be drawn; the decision stands without it", name, subject.model)
         return None
+
+
+def rendered(paint: Callable[[Figure], str], height: float) -> tuple[str, bytes]:
+    """A figure in the one style of all pictures.
+
+    Args:
+        paint: Draws on it, and says in one line what it drew.
+        height: In inches.
+
+    Returns:
+        What it said, and the image as PNG.
+    """
+    import matplotlib as mpl  # noqa: PLC0415  a second, which only a run that has something to show pays
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  see above
+    from matplotlib.figure import Figure  # noqa: PLC0415  see above
+
+    with warnings.catch_warnings(), mpl.rc_context(_STYLE):
+        warnings.simplefilter("ignore")  # a name in a script that the font does not have is shown as boxes
+        figure = Figure(figsize=(_WIDTH, height), dpi=_DPI)
+        FigureCanvasAgg(figure)
+        return paint(figure), _png(figure)
 
 
 def _png(figure: Figure) -> bytes:

@@ -45,24 +45,34 @@ def for_gate(case: Case, standing: Standing, made: Made) -> GateEvidence:
     production, baseline_reason = _production_scores(case, standing, made)
     loads, loads_reason = answers_in_fresh_process(made.folder, case.policy) if gate.fresh_process else (None, "")
     calls = _quietest(made, gate.latency) if gate.latency is not None else None
-    evidence = GateEvidence(
-        candidate=made.scores,
-        production=production,
-        latencies=calls,
-        size=artifact.size(made.folder),
-        loads=loads,
-        loads_reason=loads_reason,
-        baseline=standing.production,
-        baseline_reason=baseline_reason,
-        attempt=1 + case.ledger.attempts_on(case.model, made.profile.holdout),
-        segments=tuple(segments_of(made.split.holdout.features, check) for check in gate.slices if _has(made, check)),
+    return with_rows(
+        GateEvidence(
+            candidate=made.scores,
+            production=production,
+            latencies=calls,
+            size=artifact.size(made.folder),
+            loads=loads,
+            loads_reason=loads_reason,
+            baseline=standing.production,
+            baseline_reason=baseline_reason,
+            attempt=1 + case.ledger.attempts_on(case.model, made.profile.holdout),
+        ),
+        case.policy,
+        made.split.holdout,
     )
-    return _with_own_checks(case, evidence)
 
 
-def _has(made: Made, check: SliceCheck) -> bool:
-    """Whether the rows have the column; where not, the gate says so."""
-    return check.by in made.split.holdout.features.columns
+def with_rows(evidence: GateEvidence, policy: Policy, holdout: Dataset) -> GateEvidence:
+    """The evidence with what the holdout's rows tell besides: the segments, and the user's own checks.
+
+    Args:
+        evidence: Of both models on the holdout.
+        policy: Of the model.
+        holdout: The rows.
+    """
+    checks = [check for check in policy.gate.slices if check.by in holdout.features.columns]  # else the gate says so
+    segments = tuple(segments_of(holdout.features, check) for check in checks)
+    return _with_own_checks(policy, replace(evidence, segments=segments))
 
 
 def segments_of(features: pd.DataFrame, check: SliceCheck) -> Segments:
@@ -122,9 +132,9 @@ def _production_scores(case: Case, standing: Standing, made: Made) -> tuple[Scor
         return None, f"version {version} in Production could not score the holdout: {error}"
 
 
-def _with_own_checks(case: Case, evidence: GateEvidence) -> GateEvidence:
+def _with_own_checks(policy: Policy, evidence: GateEvidence) -> GateEvidence:
     """The evidence with the findings of the user's own checks; a check that raises is no pass."""
-    found = tuple(_own_check(path, evidence) for path in case.policy.gate.checks)
+    found = tuple(_own_check(path, evidence) for path in policy.gate.checks)
     return replace(evidence, extra=found)
 
 

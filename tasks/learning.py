@@ -126,7 +126,7 @@ def make(case: Case, studied: Studied, why: Verdict, scratch: Path) -> Made:
     check_answers(policy, model, parts.train)
     scores = score(model, parts.holdout, classes=classes_of(model, parts.holdout, policy))
     fitted = Fitted(model=model, params=dict(policy.training.params))
-    described = describe(policy, parts, scores, measurements(case, scores), case.now)
+    described = describe(policy, parts, scores, measurements(policy, scores), case.now)
     profile = _grown(studied.profile, described, parts.train)
     if case.dry_run:
         return Made(fitted, parts, scores, profile, tracking.save(policy, fitted, parts, scratch / "model"), None)

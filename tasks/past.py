@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 from tasks.case import Case
 from tasks.decide.restraint import HELD
-from tasks.ledger import Decision
-from tasks.records import Evaluation, Standing
+from tasks.policy import Triggers
+from tasks.records import Evaluation, Standing, Verdict
 
 _DISTINCT = 4
 """Of so many evaluations one at least saw other rows; more are read, since those that saw the same count as one."""
+
+
+class Evaluated(Protocol):
+    """An earlier verdict of the triggers: a row of the ledger, or of a history that is played in memory."""
+
+    @property
+    def at(self) -> datetime:
+        """The moment it was made for."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What was found."""
 
 
 class Past(TypedDict):
@@ -30,10 +43,31 @@ def earlier(case: Case, standing: Standing) -> Past:
         standing: What the ledger says.
     """
     rules = case.policy.triggers
-    depth = max(1, _DISTINCT * rules.confirm.of if rules.confirm is not None else 1)
-    known = [one for one in case.ledger.decisions(case.model, "triggers", limit=depth) if one.at <= case.now]
-    retrained = _retrained(case) if rules.cool_down is not None or rules.confirm is not None else None
-    begin = max((one for one in (standing.since, retrained) if one is not None), default=None)
+    known = [one for one in case.ledger.decisions(case.model, "triggers", limit=depth(rules)) if one.at <= case.now]
+    retrained = _retrained(case) if looks_back(rules) else None
+    return of(rules, known, since=standing.since, retrained=retrained)
+
+
+def depth(rules: Triggers) -> int:
+    """How many of the last evaluations have to be known."""
+    return max(1, _DISTINCT * rules.confirm.of if rules.confirm is not None else 1)
+
+
+def looks_back(rules: Triggers) -> bool:
+    """Whether the policy asks when a training was last begun."""
+    return rules.cool_down is not None or rules.confirm is not None
+
+
+def of(rules: Triggers, known: Sequence[Evaluated], *, since: datetime | None, retrained: datetime | None) -> Past:
+    """What the policy asks of earlier evaluations.
+
+    Args:
+        rules: Of the policy.
+        known: The last :func:`depth` evaluations, the newest first.
+        since: When the Production version was promoted.
+        retrained: When a training was last begun; None where the policy does not ask for it.
+    """
+    begin = max((one for one in (since, retrained) if one is not None), default=None)
     return {
         "evaluations": tuple(
             _evaluation(one) for one in known if rules.confirm is not None and (begin is None or one.at > begin)
@@ -43,7 +77,7 @@ def earlier(case: Case, standing: Standing) -> Past:
     }
 
 
-def _evaluation(decision: Decision) -> Evaluation:
+def _evaluation(decision: Evaluated) -> Evaluation:
     findings = decision.verdict.findings
     held = tuple(one.name for one in findings if one.outcome == "breach" or one.evidence.get(HELD))
     seen = next((str(one.evidence["saw"]) for one in findings if "saw" in one.evidence), "")

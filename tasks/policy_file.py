@@ -41,7 +41,7 @@ _FREE = (("training", "params"), ("training", "search", "space"))
 _SUFFIXES = {".yaml", ".yml"}
 _MODEL = re.compile(r"""^model:[ \t]*["']?([^\s"'#]+)""", re.MULTILINE)
 
-__all__ = ["PolicyError", "Problem", "load", "load_many", "read_aloud"]
+__all__ = ["PolicyError", "Problem", "load", "load_many", "read_aloud", "variable"]
 
 
 class PolicyError(ValueError):
@@ -326,6 +326,11 @@ def _walk(node: yaml.Node, place: KeyPath, draft: _Draft, seen: set[int]) -> lis
 
 def _prefix(model: str) -> str:
     return f"BACKSTOP_{model.upper().replace('-', '_')}__"
+
+
+def variable(model: str, key: str) -> str:
+    """The environment variable that overrides a key such as ``gate.latency.p99`` in the policy of a model."""
+    return _prefix(model) + key.upper().replace(".", "__")
 
 
 def _override(draft: _Draft, environment: Mapping[str, str]) -> None:

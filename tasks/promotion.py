@@ -144,9 +144,9 @@ def compare(
         ValueError: When a comparison is due and the challenger has no profile.
     """
     if standing.production is None:
-        return _nothing_to_compare("no baseline: this is the first model, so there is nothing to compare it with")
+        return nothing_to_compare(first=True)
     if case.policy.shadow is None:
-        return _nothing_to_compare("shadow is off in the policy")
+        return nothing_to_compare(first=False)
     if profile is None:
         raise ValueError(f"{case.model}'s version in Staging has no stored profile; it was not trained by Backstop")
     found = for_shadow(case, standing, challenger, version=version, unseen_since=profile.trained.end)
@@ -404,5 +404,9 @@ def _move(
     )
 
 
-def _nothing_to_compare(reason: str) -> Dossier:
+def nothing_to_compare(*, first: bool) -> Dossier:
+    """What the shadow judges where there is none: of the first model, or as the policy has it."""
+    reason = "shadow is off in the policy"
+    if first:
+        reason = "no baseline: this is the first model, so there is nothing to compare it with"
     return Dossier("shadow", {"evidence": None, "rules": None, "nothing": reason})

@@ -5,7 +5,7 @@ What cannot be read is named in ``Signals.unavailable``; it never stops the read
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -24,6 +24,7 @@ from tasks.decide.metrics import Unmeasurable, measure
 from tasks.expression import TRIGGERS
 from tasks.past import earlier
 from tasks.plugins import custom_metric
+from tasks.policy import Policy
 from tasks.records import (
     ColumnProfile,
     Domain,
@@ -37,6 +38,9 @@ from tasks.records import (
     Urgency,
 )
 from tasks.scoring import classes_of, score
+
+Ask = Callable[[Dataset], Scores]
+"""Gives a version's answers to rows; raises whatever its model raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ def observe(case: Case, standing: Standing, *, event: str | None = None, urgency
     if profile is None:
         why = f"version {standing.production} has no stored profile; promote a version that was trained by Backstop"
         return Observed(Signals(**known, unavailable=dict.fromkeys(TRIGGERS, why)), dataset)  # type: ignore[arg-type]
-    signals = replace(_against(case, standing.production, profile, dataset), **known)  # type: ignore[arg-type]
+    ask = _asked(case, standing.production)
+    signals = replace(against(case.policy, case.now, standing.production, profile, dataset, ask), **known)  # type: ignore[arg-type]
     if seen is None or not _depends_on_rows_only(case, signals):
         return Observed(signals, dataset)
     until = min(_turns(case, profile, signals, dataset))
@@ -100,16 +105,35 @@ def profile_of(case: Case, version: str) -> Profile | None:
     return None if stored is None else profiles.from_plain(stored)
 
 
-def _against(case: Case, version: str, profile: Profile, dataset: Dataset) -> Signals:
-    """The signals of the rows that came after the Production version was made."""
-    newer = dataset.between(profile.holdout.end, case.now)
-    recent = newer.between(case.now - case.policy.triggers.window, case.now)
+def _asked(case: Case, version: str) -> Ask:
+    """Answers of a version in the registry; it is loaded when it is asked."""
+
+    def ask(rows: Dataset) -> Scores:
+        model = case.registry().load(case.ledger, case.policy, version)
+        return score(model, rows, classes=classes_of(model, rows, case.policy))
+
+    return ask
+
+
+def against(policy: Policy, now: datetime, version: str, profile: Profile, dataset: Dataset, ask: Ask) -> Signals:
+    """The signals of the rows that came after a version was made, but for what earlier evaluations found.
+
+    Args:
+        policy: Of the model.
+        now: The moment of the evaluation, aware.
+        version: In Production.
+        profile: Its reference.
+        dataset: Rows of the lookback window.
+        ask: Gives the version's answers; what it raises is told in ``unavailable``.
+    """
+    newer = dataset.between(profile.holdout.end, now)
+    recent = newer.between(now - policy.triggers.window, now)
     unavailable: dict[str, str] = {}
     changes = schema_changes(recent, profile)
-    domain = _domain(case, profile, dataset, recent, unavailable)
-    answers = _answers(case, version, profile, newer, unavailable)
+    domain = _domain(policy, profile, dataset, recent, unavailable)
+    answers = _answers(policy, now, version, profile, newer, ask, unavailable)
     return Signals(
-        now=case.now,
+        now=now,
         profile=profile,
         recent=profiles.count(recent.features, profile.columns),
         recent_prediction=answers.prediction,
@@ -120,23 +144,23 @@ def _against(case: Case, version: str, profile: Profile, dataset: Dataset) -> Si
         saw=_saw(newer),
         labelled_since=len(newer.labelled),
         schema=changes,
-        source_version=case.policy.data.source_version,
+        source_version=policy.data.source_version,
         unavailable=unavailable,
     )
 
 
 def _domain(
-    case: Case, profile: Profile, dataset: Dataset, recent: Dataset, unavailable: dict[str, str]
+    policy: Policy, profile: Profile, dataset: Dataset, recent: Dataset, unavailable: dict[str, str]
 ) -> Domain | None:
     """Whether recent inputs can be told from those of the training that the lookback window still holds."""
-    rules = case.policy.triggers.multivariate
+    rules = policy.triggers.multivariate
     if rules is None:
         return None
     from tasks.domain import compared  # noqa: PLC0415  scikit-learn; most policies do without
 
     try:
         then = dataset.between(profile.trained.start, profile.holdout.end)
-        return compared(then, recent, rules, seed=case.policy.training.seed)
+        return compared(then, recent, rules, seed=policy.training.seed)
     except Unmeasurable as error:
         unavailable["multivariate"] = str(error)
     except Exception as error:  # noqa: BLE001  whatever the rows hold, the other signals are still read
@@ -208,17 +232,24 @@ class _Answers:
     errors: tuple[Look, ...] | None = None
 
 
-def _answers(case: Case, version: str, profile: Profile, newer: Dataset, unavailable: dict[str, str]) -> _Answers:
-    policy, asked = case.policy, ("prediction", "performance", "concept")
-    start = max(profile.holdout.end, case.now - policy.triggers.window)
+def _answers(
+    policy: Policy,
+    now: datetime,
+    version: str,
+    profile: Profile,
+    newer: Dataset,
+    ask: Ask,
+    unavailable: dict[str, str],
+) -> _Answers:
+    asked = ("prediction", "performance", "concept")
+    start = max(profile.holdout.end, now - policy.triggers.window)
     recent = np.asarray(newer.time >= pd.Timestamp(start))
     wanted = newer if policy.triggers.concept is not None else newer.take(recent)
     if not len(wanted):
         unavailable |= dict.fromkeys(asked, _since(profile.holdout.end))
         return _Answers()
     try:
-        model = case.registry().load(case.ledger, policy, version)
-        scores = score(model, wanted, classes=classes_of(model, wanted, policy))
+        scores = ask(wanted)
     except Exception as error:  # noqa: BLE001  whatever the model raises, the other signals are still read
         unavailable |= dict.fromkeys(asked, f"version {version} could not score the recent rows: {error}")
         return _Answers()
@@ -229,7 +260,7 @@ def _answers(case: Case, version: str, profile: Profile, newer: Dataset, unavail
         return _Answers(errors=errors)
     within, rows = rows_of(scores, np.asarray(window)), wanted.take(np.asarray(window))
     prediction = profiles.count_prediction(within, profile.prediction) if profile.prediction else None
-    measured = _performance(case, within, rows, unavailable)
+    measured = _performance(policy, within, rows, unavailable)
     return _Answers(prediction, measured, profiles.sureness(within), errors)
 
 
@@ -263,8 +294,8 @@ def _errors(profile: Profile, rows: Dataset, scores: Scores) -> tuple[Look, ...]
     )
 
 
-def _performance(case: Case, scores: Scores, recent: Dataset, unavailable: dict[str, str]) -> Measurement | None:
-    rule = case.policy.triggers.performance
+def _performance(policy: Policy, scores: Scores, recent: Dataset, unavailable: dict[str, str]) -> Measurement | None:
+    rule = policy.triggers.performance
     if rule is None:
         return None
     labelled = recent.target.notna().to_numpy()

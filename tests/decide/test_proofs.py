@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,10 @@ from benchmarks import (
     sequential,
     shadow_power,
     shared_cause,
+    textbook,
 )
 from benchmarks.proof import Line
+from tasks.records import ColumnProfile
 
 PROOFS = (sequential, gate_power, shadow_power, drift_null, drift_power, delayed_labels, shared_cause, scenarios)
 
@@ -54,6 +57,17 @@ def test_a_share_is_proven_by_the_bound_that_speaks_against_it(capsys: pytest.Ca
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (code, last["ok"], last["case"], last["short"]) == (1, False, "a", ["a"])
     assert proof.conclude("a", [proof.share("a", 8, 1000, None)]) == 1
+
+
+def test_the_textbooks_psi_is_the_published_one_and_a_share_of_zero_counts_as_little() -> None:
+    reference = ColumnProfile(name="c", kind="category", categories=("a", "b"), counts=(50, 50, 0))
+    same = replace(reference, counts=(500, 500, 0))
+    moved = replace(reference, counts=(80, 20, 0))
+    new = replace(reference, counts=(45, 45, 10))
+    assert textbook.psi([reference], [same]) == 0
+    assert textbook.psi([reference], [moved]) == pytest.approx(0.3 * math.log(0.8 / 0.5) - 0.3 * math.log(0.2 / 0.5))
+    assert textbook.psi([reference], [new]) > textbook.PSI
+    assert textbook.psi([reference], [same, replace(moved, name="another")]) == 0
 
 
 def test_the_page_keeps_its_words_and_names_the_proofs_that_did_not_end(tmp_path: Path) -> None:

@@ -1,0 +1,251 @@
+"""A year in five worlds: how often each policy retrains, how well it serves, and whom it promotes.
+
+``python -m benchmarks.backtest_year``. Generated customers (rehearsal/churn.py), so that the truth is known, one
+evaluation a day, through the backtest (rehearsal/player.py). The product's policy is its defaults with the lines of
+:data:`OWN`, which were found with the backtest on the year of seed 0; the years of the proof are others. Beside it
+stand the bare defaults and the textbook's policy (benchmarks/textbook.py), once as it is published and once with 400
+labels before it looks at accuracy. What served on a day is scored on that day's rows, which nobody had seen. A
+promotion is bad when the new version's true accuracy over the month that followed, on 20,000 fresh customers of it, is
+more than a point below that of the version that it replaced.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from benchmarks import proof, textbook
+from benchmarks.proof import Line
+from rehearsal.backtest import history
+from rehearsal.churn import PRICE_RISE, STEADY, World, customers
+from rehearsal.memory import Memory, Model
+from rehearsal.player import BACKSTOP, PROMOTED, Day, Player, Rules
+from tasks.columns import tidy
+from tasks.data import Dataset
+from tasks.policy import Policy, Triggers
+from tasks.policy_file import load, variable
+from tasks.scoring import score
+
+BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
+BEFORE, YEAR, MONTH, PER_DAY = 90, 365, 30, 60
+DAY = timedelta(days=1)
+SEEDS, FRESH, BAD = 3, 20_000, 0.01
+OWN = {
+    "triggers": {
+        "age": "60d",
+        "cool_down": "3d",
+        "concept": {"tolerate": "1pt"},
+        "performance": {"drop": "2pt"},
+        "drift": {"psi": 0.05},
+    },
+    "gate": {"performance": {"at_least": 0.8}},
+}
+"""Retrain rarely by the clock, soon when errors rise, and not every day while a change goes on. At the default floor
+of 0.85 no candidate gets through for a month after the abrupt change, however much better than Production it is."""
+POLICY = Path(__file__).resolve().parent.parent / "policies" / "churn.yaml"
+HARMLESS = World(**{**{one.name: getattr(STEADY, one.name) for one in fields(World)}, "payments": (0.15, 0.35, 0.5)})
+"""Everybody pays in another way, which says nothing about who leaves."""
+
+
+def mixed(first: World, second: World, share: float) -> World:
+    """So far on the way from one world to the other."""
+
+    def between(one: object, other: object) -> object:
+        if isinstance(one, tuple) and isinstance(other, tuple):
+            return tuple(between(*pair) for pair in zip(one, other, strict=True))
+        return one + share * (other - one) if isinstance(one, float) and isinstance(other, float) else one
+
+    return World(**{one.name: between(getattr(first, one.name), getattr(second, one.name)) for one in fields(World)})  # type: ignore[arg-type]
+
+
+WORLDS: Mapping[str, Callable[[float], World]] = {
+    "none": lambda _day: STEADY,
+    "harmless": lambda day: HARMLESS if day >= 120 else STEADY,
+    "abrupt": lambda day: PRICE_RISE if day >= 150 else STEADY,
+    "gradual": lambda day: mixed(STEADY, PRICE_RISE, min(1.0, max(0.0, (day - 90) / 180))),
+    "seasonal": lambda day: mixed(STEADY, PRICE_RISE, 0.5 - 0.5 * math.cos(2 * math.pi * day / 180)),
+}
+"""The world on each day of the year; before it, it is as on day 0."""
+
+TEXTBOOK, OURS = "textbook", "Backstop"
+PLAYERS = (OURS, "Backstop, defaults", TEXTBOOK, "textbook, 400 labels")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One policy in one world.
+
+    Attributes:
+        retrains: After the first model.
+        promotions: The same.
+        bad: Promotions to a version that was truly worse in the month that followed.
+        accuracy: Share of the year's rows that were answered rightly.
+    """
+
+    retrains: int
+    promotions: int
+    bad: int
+    accuracy: float
+
+
+def prove(*, quick: bool = False) -> list[Line]:
+    """All of it."""
+    worlds = ("none",) if quick else tuple(WORLDS)
+    players = (OURS, TEXTBOOK) if quick else PLAYERS
+    jobs = [(world, seed, players) for world in worlds for seed in range(1, 2 if quick else 1 + SEEDS)]
+    found = proof.spread(year, jobs, quick=quick)
+    by_world: dict[str, list[dict[str, Outcome]]] = {world: [] for world in worlds}
+    for (world, _seed, _players), outcome in zip(jobs, found, strict=True):
+        by_world[world].append(outcome)
+    lines = [line for world, outcomes in by_world.items() for line in _lines(world, outcomes, players)]
+    return [*lines, *_overall([one for outcomes in by_world.values() for one in outcomes])]
+
+
+def _lines(world: str, outcomes: list[dict[str, Outcome]], players: tuple[str, ...]) -> list[Line]:
+    lines = []
+    for name in players:
+        retrains, promotions, bad = (
+            sum(getattr(one[name], what) for one in outcomes) for what in ("retrains", "promotions", "bad")
+        )
+        accuracy = float(np.mean([one[name].accuracy for one in outcomes]))
+        told = f"{retrains} retrainings, {promotions} promotions, {bad} bad, in {len(outcomes)} years"
+        lines.append(Line(what=f"{world}, {name}: accuracy", value=accuracy, told=told))
+    return [*lines, _fewer(world, outcomes), _better(world, outcomes)]
+
+
+def _overall(outcomes: list[dict[str, Outcome]]) -> list[Line]:
+    bad = sum(one[OURS].bad for one in outcomes)
+    promotions = sum(one[OURS].promotions for one in outcomes)
+    told = f"of {promotions} promotions; textbook {sum(one[TEXTBOOK].bad for one in outcomes)}"
+    none = Line(what="all: bad promotions", value=float(bad), limit=0.0, told=told)
+    return [_fewer("all", outcomes), _better("all", outcomes), none]
+
+
+def _fewer(world: str, outcomes: list[dict[str, Outcome]]) -> Line:
+    """Share of the textbook's retrainings that were not needed."""
+    ours, theirs = (sum(one[name].retrains for one in outcomes) for name in (OURS, TEXTBOOK))
+    told = f"{ours} against {theirs}"
+    return Line(what=f"{world}: fewer retrainings", value=1 - ours / theirs, limit=0.5, least=True, told=told)
+
+
+def _better(world: str, outcomes: list[dict[str, Outcome]]) -> Line:
+    """Mean accuracy against the textbook's, in the same years."""
+    gaps = np.array([one[OURS].accuracy - one[TEXTBOOK].accuracy for one in outcomes])
+    error = float(gaps.std(ddof=1) / math.sqrt(gaps.size)) if gaps.size > 1 else math.nan
+    told = f"standard error {error:.2g}" if gaps.size > 1 else "one year"
+    return Line(what=f"{world}: mean accuracy gained", value=float(gaps.mean()), limit=0.0, least=True, told=told)
+
+
+def year(world: str, seed: int, players: tuple[str, ...] = PLAYERS) -> dict[str, Outcome]:
+    """Every player in one world, on the same rows."""
+    with tempfile.TemporaryDirectory(prefix="backstop-") as folder:
+        path = Path(folder) / "churn.csv"
+        arrivals(world, seed).to_csv(path, index=False)
+        policy = load(POLICY, {**os.environ, variable("churn", "data.source"): str(path)})
+        memory = Memory(history(policy))
+    with threadpool_limits(limits=1):  # other years are played beside this one
+        return {name: _outcome(_played(name, policy, memory), world, seed) for name in players}
+
+
+def arrivals(world: str, seed: int) -> pd.DataFrame:
+    """The customers of the year and of the quarter before it."""
+    draw = np.random.default_rng([seed, sum(map(ord, world))]).integers(0, 2**31, BEFORE + YEAR)
+    return pd.concat(
+        [
+            customers(PER_DAY, start=BEGIN + day * DAY, days=1, seed=int(draw[day + BEFORE]), world=WORLDS[world](day))
+            for day in range(-BEFORE, YEAR)
+        ]
+    )
+
+
+def _played(name: str, policy: Policy, memory: Memory) -> Player:
+    who: dict[str, tuple[Policy, Rules]] = {
+        OURS: (_defaults(policy, **OWN), BACKSTOP),
+        "Backstop, defaults": (_defaults(policy), BACKSTOP),
+        TEXTBOOK: (_unguarded(policy), textbook.rules()),
+        "textbook, 400 labels": (_unguarded(policy), textbook.rules(least=400)),
+    }
+    chosen, rules = who[name]
+    player = Player(chosen, memory, rules)
+    for day in range(YEAR):
+        player.evaluate(BEGIN + day * DAY)
+    return player
+
+
+def _defaults(policy: Policy, **sections: Any) -> Policy:
+    """The same rows and estimator, and these sections; everything else is as it is without a word in the policy."""
+    raw = policy.model_dump(include={"model", "problem", "data", "training"})
+    return Policy.model_validate({**raw, **sections})
+
+
+def _unguarded(policy: Policy) -> Policy:
+    """The textbook has no shadow; of the triggers only the signals are read."""
+    wanted = Triggers(retrain_when="any", concept=None, prediction=None)
+    performance = policy.triggers.performance
+    triggers = wanted.model_copy(update={"performance": performance})
+    return policy.model_copy(update={"shadow": None, "triggers": triggers})
+
+
+def _outcome(player: Player, world: str, seed: int) -> Outcome:
+    promoted = [day for day in player.days if day.decision == "promoted"]
+    return Outcome(
+        retrains=sum(day.begun and day.before is not None for day in player.days),
+        promotions=len(promoted),
+        bad=sum(_is_bad(player, day, world, seed) for day in promoted),
+        accuracy=_accuracy(player),
+    )
+
+
+def _accuracy(player: Player) -> float:
+    """Of what was in Production on each day; a day without any counts as answered wrongly."""
+    right = total = 0
+    for day in player.days:
+        rows = player.memory.window(day.at, day.at + DAY)
+        total += len(rows)
+        if day.production is not None and len(rows):
+            scores = player.versions[day.production].answers(rows)
+            right += int((scores.prediction == scores.truth).sum())
+    return right / total
+
+
+def _is_bad(player: Player, day: Day, world: str, seed: int) -> bool:
+    """Whether the month that followed would have been better with the version that was replaced."""
+    if day.decision not in PROMOTED or day.before is None or day.candidate is None:
+        return False
+    number = round((day.at - BEGIN) / DAY)
+    fresh = pd.concat(
+        [
+            customers(FRESH // MONTH, start=BEGIN, days=1, seed=10**6 + 1000 * seed + ahead, world=WORLDS[world](ahead))
+            for ahead in range(number, number + MONTH)
+        ]
+    )
+    rows = _rows(fresh, player.policy)
+    new, old = (_share(player.versions[version], rows) for version in (day.candidate, day.before))
+    return new < old - BAD
+
+
+def _rows(frame: pd.DataFrame, policy: Policy) -> Dataset:
+    made = tidy(frame)
+    features = made.drop(columns=["customer_id", "observed_at", policy.data.target])
+    time = pd.DatetimeIndex([pd.Timestamp(BEGIN)] * len(made))
+    return Dataset(features=features, target=made[policy.data.target], time=time)
+
+
+def _share(model: Model, rows: Dataset) -> float:
+
+    scores = score(model.model, rows, classes=("no", "yes"))
+    return float((scores.prediction == scores.truth).mean())
+
+
+if __name__ == "__main__":
+    raise SystemExit(proof.run("backtest_year", prove))
