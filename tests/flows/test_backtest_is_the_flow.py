@@ -69,7 +69,7 @@ def test_the_backtest_decides_what_the_flow_decides(empty: Scene, prefect_api: N
 
 
 def test_a_candidate_waits_for_its_shadow_as_long_as_in_the_flow(empty: Scene, prefect_api: None) -> None:
-    path = empty.policy(shadow={"window": "14d", "tolerate": "2pt", "false_promotion": 0.0001})
+    path = empty.policy(shadow={"window": "3d", "tolerate": "2pt", "false_promotion": 0.0001})
     policy = load(path)
     player = Player(policy, Memory(history(policy)))
     assert player.evaluate(day(FIRST)).decision == "first-promoted"
