@@ -382,8 +382,11 @@ def test_a_run_that_fails_is_counted_and_the_next_one_goes_on(home: Path) -> Non
     times = pd.to_datetime(rows["observed_at"])
     gone = (times >= pd.Timestamp(BEGIN + 20 * DAY)) & (times < pd.Timestamp(BEGIN + 35 * DAY))
     rows.loc[gone, "churned"] = "no"
+    low = {"performance": {"metric": "accuracy", "at_least": 0.6}}
     often = {**OFF, "age": "2d", "retrain_when": "any"}
-    path = written(home / "gone", rows, data={"lookback": "8d", "min_rows": 100}, triggers=often)
+    path = written(
+        home / "gone", rows, data={"lookback": "8d", "min_rows": 100, "min_holdout": 50}, triggers=often, gate=low
+    )
     _, _, (one,) = backtest(path, first=0.2, every="2d", window="8d")
     failed = [day for day in one.days if day.decision == "failed"]
     assert failed
