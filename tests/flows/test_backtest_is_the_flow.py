@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from scene import CHANGED, FIRST, QUIET, Scene, day
 
 from flows.retrain import retrain
@@ -12,6 +13,8 @@ from rehearsal.memory import Memory
 from rehearsal.player import Player
 from tasks.policy_file import load
 from tasks.records import Verdict, to_plain
+
+pytestmark = pytest.mark.slow
 
 DAYS = (FIRST, QUIET, 90, 98, 104, CHANGED, CHANGED + 1, CHANGED + 3)
 TRIGGERS = {
