@@ -360,7 +360,8 @@ def _awaiting(case: Case, standing: Standing, version: str, verdict: Verdict) ->
         late = expire(case, standing, version)
         return Advance(late.decision, late.reason, (verdict,), late.transition)
     deadline = case.now + (case.policy.approval or Approval()).deadline
-    reason = f"version {version} passed gate and shadow and awaits a person's approval: {verdict.reason}"
+    passed = "gate and shadow" if case.policy.shadow else "the gate"
+    reason = f"version {version} passed {passed} and awaits a person's approval: {verdict.reason}"
     case.state(version, "awaiting", reason)
     until = f"without an answer until {deadline:%Y-%m-%d %H:%M} UTC Production stays"
     case.tell(f"{case.model}: version {version} awaits approval", f"{reason}\n{until}\ntrail {case.trail}")
