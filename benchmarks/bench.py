@@ -168,11 +168,12 @@ def together(runs: Sequence[Run]) -> Run:
     broken = next((one for one in runs if not one.lines), None)
     if broken is not None:
         return broken
-    first = runs[0]
-    every = [{line.what: line for line in one.lines} for one in runs]
-    found = tuple(_middle([one[line.what] for one in every if line.what in one]) for line in first.lines)
+    every: dict[str, list[Line]] = {}
+    for line in (line for one in runs for line in one.lines):
+        every.setdefault(line.what, []).append(line)
+    found = tuple(_middle(rounds) for rounds in every.values())
     return replace(
-        first,
+        runs[0],
         lines=found,
         # A limit that is kept in the median is kept; whatever else went wrong once went wrong.
         code=max((one.code for one in runs if all(line.ok for line in one.lines)), default=0),

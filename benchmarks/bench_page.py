@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.growth import IMAGES
+
 if TYPE_CHECKING:
     from benchmarks.bench import Run
     from benchmarks.proof import Line
@@ -63,7 +65,8 @@ def block(name: str, run: Run, *, rounds: int, machine: str) -> str:
     if not run.lines:
         return f"{head}**Did not come to its end** (exit code {run.code}): {_cell(run.said) or 'it said nothing'}\n"
     rows = "\n".join(_row(line) for line in run.lines)
-    return f"{head}| what | value | limit | | |\n|---|---:|---:|---|---|\n{rows}\n"
+    seen = f"\n![{name}](images/bench-{name}.png)\n" if (IMAGES / f"bench-{name}.png").is_file() else ""
+    return f"{head}| what | value | limit | | |\n|---|---:|---:|---|---|\n{rows}\n{seen}"
 
 
 def about(name: str) -> str:
