@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 LEVELS = tuple(f"level {number}" for number in range(20))
 SHARES = np.array([1 / (number + 2) for number in range(20)]) / sum(1 / (number + 2) for number in range(20))
@@ -24,7 +25,7 @@ def _with_nulls(draw: Generator, rows: int, shift: float) -> object:
     return values
 
 
-def _codes(draw: Generator, rows: int, _shift: float) -> np.ndarray:
+def _codes(draw: Generator, rows: int, _shift: float) -> NDArray[np.int8]:
     return draw.choice(20, rows, p=SHARES).astype(np.int8)
 
 
@@ -37,7 +38,7 @@ KINDS: dict[str, Draw] = {
     "zeros": lambda draw, rows, shift: draw.exponential(1 + shift, rows) * (draw.random(rows) < 0.3),
     "count": lambda draw, rows, shift: draw.poisson(20 * (1 + shift), rows),
     "text": lambda draw, rows, shift: pd.array(np.array(LEVELS, dtype=object)[_codes(draw, rows, shift)], dtype="str"),
-    "category": lambda draw, rows, shift: pd.Categorical.from_codes(_codes(draw, rows, shift), list(LEVELS)),
+    "category": lambda draw, rows, shift: pd.Categorical.from_codes(_codes(draw, rows, shift), pd.Index(LEVELS)),
     "flag": lambda draw, rows, shift: draw.random(rows) < 0.3 + shift,
 }
 """Name -> (random numbers, rows, shift) -> values. The texts do not shift."""

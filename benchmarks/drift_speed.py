@@ -222,7 +222,8 @@ def measured(python: str, *arguments: str) -> dict[str, Any]:
         RuntimeError: When it failed; with what it said.
     """
     command = [python, "-m", "benchmarks.drift_peers", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    quiet = {"DO_NOT_TRACK": "1", "NML_DISABLE_USAGE_LOGGING": "1"}  # some of the peers send home what they do
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -240,8 +241,8 @@ def memory(folder: Path, rows: int) -> Iterator[Line]:
 def streaming(folder: Path, rows: int, columns: int = GROUP) -> Iterator[Line]:
     """A file of so many rows and one of a tenth of them."""
     seconds, grown = [], []
-    for size in (rows // 10, rows):
-        path = write(folder / f"{size}.parquet", size, columns, seed=7)
+    for many in (rows // 10, rows):
+        path = write(folder / f"{many}.parquet", many, columns, seed=7)
         found = measured(sys.executable, "streamed", str(path), str(path))
         seconds.append(found["cpu"])
         grown.append(found["extra"] / 1e6)
@@ -253,23 +254,22 @@ def streaming(folder: Path, rows: int, columns: int = GROUP) -> Iterator[Line]:
     yield Line(what=f"{size}, exponent of time in rows", value=power, limit=1.1, told=told)
 
 
-def prove(rows: int, rounds: int, streamed_rows: int) -> list[Line]:
+def prove(rows: int, rounds: int, streamed_rows: int, peer_rounds: int) -> list[Line]:
     """All of it."""
-    found = []
+    found: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="drift-speed-") as scratch:
-        folder = Path(scratch)
-        for part in (
-            lambda: exact(min(rows, 200_000)),
-            lambda: limits(rows, rounds),
-            lambda: list(memory(folder, rows)),
-            lambda: list(beside_peers(folder, rows, rounds)),
-            lambda: list(streaming(folder, streamed_rows)),
-        ):
-            lines = part()
-            for line in lines:
-                print(f"{line.what}: {line.value:.4g}", flush=True)
-            found += lines
+        for line in _parts(Path(scratch), rows, rounds, streamed_rows, peer_rounds):
+            print(f"{line.what}: {line.value:.4g}", flush=True)
+            found.append(line)
     return found
+
+
+def _parts(folder: Path, rows: int, rounds: int, streamed_rows: int, peer_rounds: int) -> Iterator[Line]:
+    yield from exact(min(rows, 200_000))
+    yield from limits(rows, rounds)
+    yield from memory(folder, rows)
+    yield from beside_peers(folder, rows, peer_rounds)
+    yield from streaming(folder, streamed_rows)
 
 
 def main() -> None:
@@ -281,9 +281,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drift_speed", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peer-rounds", type=int, default=1)
     parser.add_argument("--streamed", type=int, default=STREAMED)
     asked = parser.parse_args()
-    found = prove(asked.rows, asked.rounds, asked.streamed)
+    found = prove(asked.rows, asked.rounds, asked.streamed, asked.peer_rounds)
     print()
     raise SystemExit(proof.conclude("drift_speed", found, rows=True))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.held import Counts, Floats, Plain, Ranked, whole
+from tasks.held import Counts, Floats, Plain, Ranked, alike, whole
 from tasks.records import Steps
 
 _BLOCK = 1 << 15
@@ -57,7 +57,9 @@ def steps_of(values: Ranked) -> Steps:
     points = _quantiles(finite, np.arange(STEPS + 1) / STEPS) if finite.present else np.zeros(0)
     # Where the reference holds infinities, others may have values between them and its last finite one.
     held = values.values
-    ends = [end for end, infinite in ((-_MOST, held[:1] < -_MOST), (_MOST, held[-1:] > _MOST)) if infinite.any()]
+    ends = [
+        end for end, infinite in ((-_MOST, np.isneginf(held[:1])), (_MOST, np.isposinf(held[-1:]))) if infinite.any()
+    ]
     return steps_at(values, tuple(np.unique([*points, *ends]).tolist()))
 
 
@@ -97,30 +99,18 @@ def _in_order(values: Ranked, edges: Sequence[float]) -> Filled:
 
 def _block_by_block(values: NDArray[Any], edges: Sequence[float]) -> Filled:
     """Counting ``x <= edge`` edge by edge is several times faster than a search per value; NaN is <= nothing."""
-    kind, limits = _alike(values.dtype, np.asarray(edges, dtype=np.float64))
+    limits = alike(np.asarray(edges, dtype=np.float64), values.dtype)
     upto, room = [0] * len(limits), np.empty(_BLOCK, dtype=np.bool_)
     filled = Filled(np.zeros(0, dtype=np.int64), 0)
     for start in range(0, values.size, _BLOCK):
-        block = np.ascontiguousarray(values[start : start + _BLOCK], dtype=kind)
+        block = np.ascontiguousarray(values[start : start + _BLOCK], dtype=limits.dtype)
         found = room[: block.size]
         for number, limit in enumerate(limits):
             np.less_equal(block, limit, out=found)
-            upto[number] += np.count_nonzero(found)
+            upto[number] += int(np.count_nonzero(found))
         _bound(block, found, filled)
     filled.counts = np.diff(upto, prepend=0, append=values.size - filled.nulls).astype(np.int64)
     return filled
-
-
-def _alike(dtype: np.dtype[Any], edges: Floats) -> tuple[type[np.generic], list[Any]]:
-    """Edges in the type of the values, with the same values below each: comparing needs no copy in another type."""
-    if dtype.kind in "iu":
-        # A whole number is <= an edge when it is <= the whole number below it; none is beyond 2**53 (tasks.columns).
-        return np.int64, list(np.floor(edges).clip(-(2.0**62), 2.0**62).astype(np.int64))
-    if dtype.itemsize > 4:
-        return np.float64, list(edges)
-    with np.errstate(over="ignore"):
-        limits = edges.astype(np.float32)
-    return np.float32, list(np.where(limits > edges, np.nextafter(limits, np.float32(-np.inf)), limits))
 
 
 def _bound(block: NDArray[Any], found: NDArray[np.bool_], filled: Filled) -> None:

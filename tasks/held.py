@@ -56,13 +56,13 @@ class Ranked:
     """Numbers in their order.
 
     Attributes:
-        values: shape (k,), ascending, none of them NaN.
+        values: shape (k,), float64 or float32, ascending, none of them NaN.
         ends: shape (k,), how many rows hold at most each value; None: each is one row.
         nulls: Rows without a value.
     """
 
     kind: ClassVar[Kind] = "number"
-    values: Floats
+    values: NDArray[Any]
     ends: Counts | None
     nulls: int
 
@@ -73,11 +73,11 @@ class Ranked:
 
     def below(self, points: Floats) -> Counts:
         """Rows that hold less than each point, shape (m,)."""
-        return self._rows(np.searchsorted(self.values, points, side="left"))
+        return self._rows(np.searchsorted(self.values, _alike(points, self.values.dtype, np.inf), side="left"))
 
     def upto(self, points: Floats) -> Counts:
         """Rows that hold at most each point, shape (m,)."""
-        return self._rows(np.searchsorted(self.values, points, side="right"))
+        return self._rows(np.searchsorted(self.values, alike(points, self.values.dtype), side="right"))
 
     def _rows(self, places: NDArray[np.intp]) -> Counts:
         if self.ends is None:
@@ -87,7 +87,8 @@ class Ranked:
 
     def at(self, ranks: Counts) -> Floats:
         """The values at ranks that count from 0, shape (m,)."""
-        return self.values[ranks if self.ends is None else np.searchsorted(self.ends, ranks, side="right")]
+        places = ranks if self.ends is None else np.searchsorted(self.ends, ranks, side="right")
+        return self.values[places].astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,29 @@ class Words:
 
 
 Held = Plain | Ranked | Words
+
+
+def alike(points: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Points in the type of values, with the same values up to each: comparing needs no copy of them in another type.
+
+    Args:
+        points: shape (m,).
+        dtype: Of the values; whole numbers up to 2**53, or float.
+    """
+    if dtype.kind in "iu":
+        # A whole number is <= a point when it is <= the whole number below it.
+        return np.floor(points).clip(-(2.0**62), 2.0**62).astype(np.int64)
+    return _alike(points, dtype, -np.inf)
+
+
+def _alike(points: Floats, dtype: np.dtype[Any], towards: float) -> NDArray[Any]:
+    """Points in the type of floats, those that it does not have moved to the next one in a direction."""
+    if dtype.itemsize > 4:
+        return points
+    with np.errstate(over="ignore"):
+        found = points.astype(np.float32)
+    wrong = found > points if towards < 0 else found < points
+    return np.where(wrong, np.nextafter(found, np.float32(towards)), found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +186,9 @@ def ranked(values: NDArray[Any], *, own: bool = False) -> Ranked:
         return found
     if own:
         values.sort()
-    # Sorted in its own type, in which the processor takes more of them at once.
-    rows = (values if own else np.sort(values)).astype(np.float64, copy=False)
+    rows = values if own else np.sort(values)
+    if rows.dtype != np.float32:  # which has half the bytes
+        rows = rows.astype(np.float64 if rows.dtype.itemsize > 2 else np.float32, copy=False)
     present = int(np.searchsorted(rows, np.nan, side="left"))
     return Ranked(rows[:present], None, int(rows.size) - present)
 
@@ -256,7 +281,8 @@ def _different(column: pd.Series[Any]) -> tuple[NDArray[Any], Counts]:
         return values.to_numpy(zero_copy_only=False)[known], counts[known]
     if pd.api.types.is_object_dtype(dtype):
         codes, values = pd.factorize(column.to_numpy())
-        return values, np.bincount(codes + 1, minlength=len(values) + 1)[1:]
+        rows: Counts = np.bincount(codes + 1, minlength=len(values) + 1)[1:].astype(np.int64)
+        return np.asarray(values), rows
     counted = column.value_counts(sort=False)
     return counted.index.astype(object).to_numpy(), counted.to_numpy(dtype=np.int64)
 

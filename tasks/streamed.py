@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tasks.columns import is_too_large
 from tasks.held import Held, Levels, Plain, Reading, parts, ranked
 from tasks.profile import count_held, describe_held, merge, unlike
 from tasks.records import ColumnProfile
@@ -56,7 +57,7 @@ def describe(
         OSError: When the file cannot be read.
     """
     found = []
-    with pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         names = list(file.schema_arrow.names if columns is None else columns)
         for done, name in enumerate(names):
             progress(done, len(names), f"profile of {path.name}")
@@ -84,7 +85,7 @@ def count(
         OSError: When the file cannot be read.
     """
     found = []
-    with pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         known = [column for column in reference if column.name in file.schema_arrow.names]
         for done, column in enumerate(known):
             progress(done, len(known), f"counts of {path.name}")
@@ -93,19 +94,45 @@ def count(
     return tuple(found)
 
 
+def _opened(path: Path) -> pq.ParquetFile:
+    schema = pq.read_schema(path)
+    # The file has the different texts of each column as a dictionary: nothing needs to look for them in the rows.
+    texts = [one.name for one in schema if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)]
+    return pq.ParquetFile(path, read_dictionary=texts)
+
+
 class _Column:
     """One column of a file, as often as it is asked for."""
 
     def __init__(self, file: pq.ParquetFile, name: str, *, text: bool) -> None:
         self.file, self.name = file, name
         self.rows: int = file.metadata.num_rows
-        kind = file.schema_arrow.field(name).type
-        self._whole = pa.types.is_integer(kind)
         self._reading: Reading | None = "coded" if text else None
-        # pandas holds whole numbers with nulls among them as floats, wherever the nulls are.
-        self._floats = self._whole and not text and any(batch.null_count for batch in self._arrays())
-        if self._whole and not text and not self._floats and any(isinstance(part, Levels) for part in self.parts()):
-            self._reading = "codes"  # one that is too large makes codes of all of them
+        self._floats = False
+        if not text and pa.types.is_integer(file.schema_arrow.field(name).type):
+            self._look()
+
+    def _look(self) -> None:
+        """What no single batch of whole numbers tells: a null anywhere makes floats of them, as in pandas.
+
+        One that is too large makes codes of all of them.
+        """
+        arrays = list(self._bounds())
+        self._floats = any(array.null_count for array in arrays)
+        if not self._floats and any(is_too_large(array.to_pandas()) for array in arrays):
+            self._reading = "codes"
+
+    def _bounds(self) -> Iterator[pa.Array]:
+        """Arrays that have the extremes and the nulls of the column; what the file says of them, or else the rows."""
+        kind, place = self.file.schema_arrow.field(self.name).type, self.file.schema_arrow.names.index(self.name)
+        flat = self.file.metadata.num_columns == len(self.file.schema_arrow.names)
+        groups = [self.file.metadata.row_group(number) for number in range(self.file.num_row_groups)]
+        told = [group.column(place).statistics for group in groups] if flat else [None]
+        if all(one is not None and one.has_min_max and one.has_null_count for one in told):
+            nulls = [None] * any(one.null_count for one in told)
+            yield pa.array([*nulls, *(end for one in told for end in (one.min, one.max))], kind)
+        else:
+            yield from self._arrays()
 
     def _arrays(self) -> Iterator[pa.Array]:
         for batch in self.file.iter_batches(BATCH, columns=[self.name], use_threads=False):
@@ -143,10 +170,9 @@ def _held(column: _Column) -> Held:
 
 def _added(first: Levels | None, second: Levels) -> Levels:
     if first is None:
-        return Levels(Counter(second.rows), second.nulls, second.reading)
-    rows = first.rows
-    for level, count_ in second.rows.items():
-        rows[level] = rows.get(level, 0) + count_  # type: ignore[index]  it is the Counter from above
+        return second
+    rows = first.rows if isinstance(first.rows, Counter) else Counter(first.rows)
+    rows.update(second.rows)  # in place: no one else holds it
     return Levels(rows, first.nulls + second.nulls, first.reading)
 
 
