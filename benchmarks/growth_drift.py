@@ -49,7 +49,9 @@ def evaluated(rows: int, features: int, size: int, rounds: int) -> Cost:
     recent = table(rows, features, seed=2, shift=0.02)
     judged(reference, recent.head(1000))
     found = [extra(lambda: judged(reference, recent)) for _ in range(rounds)]
-    return Cost(size, statistics.median(cpu for _, cpu, _ in found), max(memory for _, _, memory in found))
+    cost = Cost(size, statistics.median(cpu for _, cpu, _ in found), max(memory for _, _, memory in found))
+    print(f"{rows:,} rows x {features:,}: {cost.cpu:.3f} s, {cost.memory / 1e6:.1f} MB", flush=True)
+    return cost
 
 
 def of_file(folder: Path, rows: int) -> Cost:
@@ -57,6 +59,7 @@ def of_file(folder: Path, rows: int) -> Cost:
     path = write(folder / f"{rows}.parquet", rows, FEW, seed=3)
     _, cpu, memory = extra(lambda: streamed(path, path))
     path.unlink()
+    print(f"{rows:,} rows x {FEW} streamed: {cpu:.3f} s, {memory / 1e6:.1f} MB", flush=True)
     return Cost(rows, cpu, memory)
 
 

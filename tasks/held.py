@@ -284,7 +284,7 @@ def _different(column: pd.Series[Any]) -> tuple[NDArray[Any], Counts]:
         rows: Counts = np.bincount(codes + 1, minlength=len(values) + 1)[1:].astype(np.int64)
         return np.asarray(values), rows
     counted = column.value_counts(sort=False)
-    return counted.index.astype(object).to_numpy(), counted.to_numpy(dtype=np.int64)
+    return np.asarray(counted.index, dtype=object), np.asarray(counted, dtype=np.int64)
 
 
 def _booleans(column: pd.Series[Any]) -> Levels:

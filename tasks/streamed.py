@@ -127,10 +127,11 @@ class _Column:
         kind, place = self.file.schema_arrow.field(self.name).type, self.file.schema_arrow.names.index(self.name)
         flat = self.file.metadata.num_columns == len(self.file.schema_arrow.names)
         groups = [self.file.metadata.row_group(number) for number in range(self.file.num_row_groups)]
-        told = [group.column(place).statistics for group in groups] if flat else [None]
-        if all(one is not None and one.has_min_max and one.has_null_count for one in told):
-            nulls = [None] * any(one.null_count for one in told)
-            yield pa.array([*nulls, *(end for one in told for end in (one.min, one.max))], kind)
+        told = [group.column(place).statistics for group in groups] if flat else []
+        known = [one for one in told if one is not None and one.has_min_max and one.has_null_count]
+        if flat and len(known) == len(groups):
+            nulls = [None] * any(one.null_count for one in known)
+            yield pa.array([*nulls, *(end for one in known for end in (one.min, one.max))], kind)
         else:
             yield from self._arrays()
 
