@@ -175,29 +175,29 @@ def naive(column: pd.Series[Any], reference: ColumnProfile) -> tuple[int, ...]:
 
 
 def beside_peers(folder: Path, rows: int, rounds: int) -> Iterator[Line]:
-    """Backstop and the peers on the same two files, in turn."""
+    """Backstop and each peer on the same two files, in turn; one that fails here is told and has no figure."""
     files = [write(folder / f"{name}.parquet", rows, GROUP, seed=seed, shift=shift) for name, seed, shift in _FILES]
-    homes = {name: home for name in PEERS if (home := _home(name))}
-    took: dict[str, list[dict[str, Any]]] = {}
-    for _ in range(rounds):
-        for name, home in homes.items():
-            own = PEERS[name][1]
-            flags = ["--numbers"] if name in NUMBERS_ONLY else []
-            for who, python in ((own, sys.executable), (name, home)):
-                took.setdefault(f"{name}: {who}", []).append(measured(python, who, *map(str, files), *flags))
     for name, (called, own, limit) in PEERS.items():
-        if name not in homes:
+        home = _home(name)
+        if home is None:
             print(f"{called}: not installed (DRIFT_PEERS names the Pythons of environments that have it)", flush=True)
             continue
-        mine, theirs = took[f"{name}: {own}"], took[f"{name}: {name}"]
-        value = statistics.median(one["cpu"] / other["cpu"] for one, other in zip(mine, theirs, strict=True))
-        seconds, memory = ([statistics.median(one[what] for one in both) for both in (mine, theirs)] for what in _COSTS)
+        flags = [*map(str, files), *(["--numbers"] if name in NUMBERS_ONLY else [])]
+        try:
+            pairs = [(measured(sys.executable, own, *flags), measured(home, name, *flags)) for _ in range(rounds)]
+        except RuntimeError as error:
+            print(f"{called}: {error}", flush=True)
+            continue
+        seconds, grown = (
+            [statistics.median(one[what] for one in both) for both in zip(*pairs, strict=True)] for what in _COSTS
+        )
+        value = statistics.median(mine["cpu"] / theirs["cpu"] for mine, theirs in pairs)
         yield Line(
-            what=f"{called}, {rows / 1e6:g}M x {mine[0]['columns']}: share of its time",
+            what=f"{called}, {rows / 1e6:g}M x {pairs[0][0]['columns']}: share of its time",
             value=value,
             limit=limit,
             told=f"{seconds[0]:.3f} of {seconds[1]:.2f} s (1/{1 / value:.0f}); "
-            f"{memory[0] / 1e6:.0f} and {memory[1] / 1e6:.0f} MB extra",
+            f"{grown[0] / 1e6:.0f} and {grown[1] / 1e6:.0f} MB extra",
         )
 
 
