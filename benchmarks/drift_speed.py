@@ -1,6 +1,6 @@
 """What drift costs on a million rows of fifty mixed columns, beside a pure read, a bare sort and the peers.
 
-``python -m benchmarks.drift_speed [--rows 1000000 --rounds 5]``. In one process, in turn: reading every value once (a
+``python -m benchmarks.drift_speed [--rows 1000000 --rounds 3]``. In one process, in turn: reading every value once (a
 sum of each column), counting the recent rows in a stored profile and judging them, sorting every number, and counting
 with the Kolmogorov-Smirnov distance asked for. Then, in turn and each in a process of its own, on ten of the fifty
 columns, one of each kind: Backstop with the profiling of the reference counted in, Evidently's PSI, NannyML, and on the
