@@ -227,7 +227,9 @@ def _progress(names: Sequence[str]) -> Iterator[tuple[str, Run]]:
             printed = FOLDER / f"{name}.txt"
             one = run([sys.executable, "-m", f"benchmarks.{name}"], printed)
             console.rule(f"{name}, {one.wall:.0f} s")
-            console.print(printed.read_text("utf-8", errors="replace").rstrip(), markup=False, highlight=False)
+            console.print(
+                printed.read_text("utf-8", errors="replace").rstrip(), markup=False, highlight=False, soft_wrap=True
+            )
             if not one.lines:
                 console.print(f"did not come to its end: {one.said}", style="red", markup=False)
             progress.advance(task)
