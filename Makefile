@@ -17,7 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 ARGS = $(if $(POLICY),--policy "$(POLICY)") $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := setup
-.PHONY: setup help up down status serve demo replay backtest history trail test prove lint format docs lock clean mlflow-ui prefect-ui
+.PHONY: setup help up down status serve demo replay backtest history trail test prove bench lint format docs lock clean mlflow-ui prefect-ui
 
 setup: $(STAMP) ## Make .venv with the locked packages (the default)
 	@echo "Ready. 'make demo' shows one model's way there and back, 'make help' lists everything else."
@@ -89,6 +89,9 @@ prove: $(STAMP) ## Prove the promised error rates by simulation, an hour (PROOFS
 	$(BIN)/python -m benchmarks.$$proof > .proofs/$$proof.txt || short=1; cat .proofs/$$proof.txt; done; \
 	$(BIN)/python -m benchmarks.proven_page .proofs; exit $$short
 
+bench: $(STAMP) ## Measure speed and size beside the peers, an hour (ONLY=drift,serving ROUNDS=3; see docs/benchmarks.md)
+	@$(BIN)/python -m benchmarks.bench $(if $(ONLY),--only "$(ONLY)") $(if $(ROUNDS),--rounds "$(ROUNDS)")
+
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -113,5 +116,5 @@ prefect-ui: $(STAMP) ## Look at flows, reports and schedules: http://127.0.0.1:4
 	$(BIN)/prefect server start
 
 clean: ## Remove .venv, caches and what the demo wrote; .backstop (ledger and models) stays
-	rm -rf $(VENV) .demo .replay .backtest .proofs .mypy_cache .ruff_cache .pytest_cache .hypothesis build backstop.egg-info
+	rm -rf $(VENV) .demo .replay .backtest .proofs .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis build backstop.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,7 +14,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PATIENCE = 180.0
-_TICK = os.sysconf("SC_CLK_TCK")
+_TICK, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,18 @@ def _stats() -> Iterator[tuple[int, tuple[int, float]]]:
         with suppress(OSError, ValueError, IndexError):
             told = path.read_text("utf-8").rpartition(")")[2].split()
             yield int(path.parent.name), (int(told[1]), (int(told[11]) + int(told[12])) / _TICK)
+
+
+def resident(number: int) -> int:
+    """Bytes of memory that a process and all its descendants hold now; what they share counts for each."""
+    total, waiting = 0, [number]
+    while waiting:
+        one = Path("/proc") / str(waiting.pop())
+        with suppress(OSError, ValueError, IndexError):
+            total += int((one / "statm").read_text("utf-8").split()[1]) * _PAGE
+            for children in one.glob("task/*/children"):
+                waiting += map(int, children.read_text("utf-8").split())
+    return total
 
 
 @contextmanager

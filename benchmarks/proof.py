@@ -13,7 +13,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tasks.decide.intervals import clopper_pearson
@@ -76,8 +76,13 @@ def share(
     return Line(what=what, value=hits / runs if limit is None else value, limit=limit, least=least, told=counted)
 
 
-def conclude(name: str, lines: Sequence[Line]) -> int:
+def conclude(name: str, lines: Sequence[Line], *, rows: bool = False) -> int:
     """Print the table and the JSON line, which has the line that strains its limit most.
+
+    Args:
+        name: Of the benchmark.
+        lines: At least one.
+        rows: Whether the JSON line has all of them, for :mod:`benchmarks.bench`.
 
     Returns:
         The exit code: 1 when a promise is not kept, or when there was none.
@@ -90,8 +95,18 @@ def conclude(name: str, lines: Sequence[Line]) -> int:
     hardest = max(lines, key=lambda line: line.strain)
     ok = all(line.ok for line in lines) and hardest.limit is not None
     found = {"name": name, "value": hardest.value, "limit": hardest.limit, "ok": ok, "case": hardest.what}
-    print(json.dumps(found | {"short": [line.what for line in lines if not line.ok]}))
+    every = {"lines": [asdict(line) | {"ok": line.ok} for line in lines]} if rows else {}
+    print(json.dumps(found | {"short": [line.what for line in lines if not line.ok]} | every))
     return int(not ok)
+
+
+def last(printed: str) -> dict[str, Any] | None:
+    """The JSON line at the end of what a benchmark printed; None where it did not come to its end."""
+    try:
+        found = json.loads(printed.strip().rpartition("\n")[2])
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "name" in found else None
 
 
 def run(name: str, prove: Callable[..., list[Line]]) -> int:

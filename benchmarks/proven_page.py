@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from benchmarks.proof import last
+
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "decisions-proven.md"
 MARK = "<!-- What follows is written by `make prove`. -->"
 PROOFS = (
@@ -38,7 +40,7 @@ def page(text: str, folder: Path) -> str:
 def _printed(path: Path) -> str:
     """What a proof printed, or nothing when it has not come to its last line."""
     text = path.read_text("utf-8").strip() if path.is_file() else ""
-    return text if text.splitlines()[-1:] and text.splitlines()[-1].startswith('{"name"') else ""
+    return text if last(text) else ""
 
 
 if __name__ == "__main__":

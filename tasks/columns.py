@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -62,7 +62,7 @@ def _tidy(values: pd.Series[Any], *, as_text: bool, parse: bool) -> pd.Series[An
     if pd.api.types.is_timedelta64_dtype(values.dtype):
         return _floats(values.dt.total_seconds())
     if pd.api.types.is_numeric_dtype(values.dtype):  # booleans are numeric to pandas
-        return _coded(values) if _too_large(values) else _floats(values)
+        return _coded(values) if is_too_large(values) else _floats(values)
     return _from_objects(values, parse=parse)
 
 
@@ -76,7 +76,7 @@ def _days(values: pd.Series[Any]) -> pd.Series[Any]:
     return ((values - origin) / pd.Timedelta(days=1)).astype(np.float64)
 
 
-def _too_large(values: pd.Series[Any]) -> bool:
+def is_too_large(values: pd.Series[Any]) -> bool:
     """Whole numbers that float64 would round: identifiers, not amounts."""
     if not pd.api.types.is_integer_dtype(values.dtype) or not values.notna().any():
         return False
@@ -85,13 +85,17 @@ def _too_large(values: pd.Series[Any]) -> bool:
 
 def _coded(values: pd.Series[Any]) -> pd.Series[Any]:
     """Text of codes. A column of 1.0, 2.0 is one of 1, 2 into which nulls once came."""
-    levels = pd.unique(values.astype(object))
+    codes, levels = pd.factorize(values.astype(object))
+    return _objects(_spread(codes, codes_of(levels), None))
+
+
+def codes_of(levels: Iterable[Any]) -> np.ndarray[Any, Any]:
+    """The text of each of the different values of a column of codes; None for a null."""
     texts = [text_of(level) for level in levels]
     texts = [text if text is not None and text.strip() else None for text in texts]
     if all(text is None or _is_whole_float(text) for text in texts):
         texts = [None if text is None else text[:-2] for text in texts]
-    codes = pd.Series(pd.factorize(values.astype(object), use_na_sentinel=False)[0])
-    return _objects(np.array(texts, dtype=object)[codes.to_numpy()] if len(values) else np.array([], dtype=object))
+    return _array(texts)
 
 
 def _is_whole_float(text: str) -> bool:
@@ -101,13 +105,29 @@ def _is_whole_float(text: str) -> bool:
 def _from_objects(values: pd.Series[Any], *, parse: bool) -> pd.Series[Any]:
     """A column of str, or of anything mixed: looked at by its levels, of which there are fewer than rows."""
     codes, levels = pd.factorize(values.astype(object))
+    known = meaning(levels, parse=parse)
+    if known.dtype == np.float64:
+        return pd.Series(_spread(codes, known, math.nan))
+    return _objects(_spread(codes, known, None))
+
+
+def meaning(levels: Iterable[Any], *, parse: bool) -> np.ndarray[Any, Any]:
+    """What the different values of a column are: numbers (float64, NaN for a null) or texts (object, None for one).
+
+    Args:
+        levels: As the source has them, of any type, without nulls.
+        parse: Whether texts that all read as numbers are numbers.
+    """
     known = [_level(level) for level in levels]
     if all(level is None or not isinstance(level, str) for level in known):
-        numbers = [math.nan if level is None else float(level) for level in known]
-        return pd.Series(_spread(codes, np.array(numbers, dtype=np.float64), math.nan))
+        return np.array([math.nan if level is None else float(level) for level in known], dtype=np.float64)
     if parse and (parsed := _numbers(known)) is not None:
-        return pd.Series(_spread(codes, parsed, math.nan))
-    return _objects(_spread(codes, np.array([text_of(level) for level in known], dtype=object), None))
+        return parsed
+    return _array([text_of(level) for level in known])
+
+
+def _array(texts: list[str | None]) -> np.ndarray[Any, Any]:
+    return np.array(texts, dtype=object)
 
 
 def _level(value: Any) -> Any:

@@ -344,24 +344,26 @@ def schema_changes(dataset: Dataset, profile: Profile) -> tuple[str, ...]:
 
 
 def _column_change(column: pd.Series[Any], before: ColumnProfile) -> str:
-    present = column.dropna()
-    if not len(present) or not before.present:
-        return ""  # nulls have no kind; how many there are is drift
-    if kind_of(column) != before.kind:
-        first = present.iloc[0]
-        return f"column {before.name!r} was a {before.kind} and is a {kind_of(column)} now (first value {first!r})"
-    if before.kind == "number":
+    kind = kind_of(column)
+    if not before.present or kind == before.kind == "number":
         return ""
-    new = present[~present.isin(before.categories)]
+    if kind != before.kind:
+        present = column.dropna()
+        if not len(present):
+            return ""  # nulls have no kind; how many there are is drift
+        first = present.iloc[0]
+        return f"column {before.name!r} was a {before.kind} and is a {kind} now (first value {first!r})"
+    levels = column.value_counts(sort=False)
+    new, rows = levels[~levels.index.isin(before.categories)], int(levels.sum())
+    if not rows:
+        return ""
     # The reference names its most frequent levels only; the rest it counted together.
-    usual = before.counts[-1] / before.present
-    low, _ = clopper_pearson(len(new), len(present), 0.99)
+    usual, several = before.counts[-1] / before.present, int(new.sum())
+    low, _ = clopper_pearson(several, rows, 0.99)
     if low <= usual + _NOTICEABLE:
         return ""
-    names = ", ".join(repr(name) for name in new.value_counts().index[:3])
-    return (
-        f"column {before.name!r} has categories that it did not have: {names} in {len(new) / len(present):.0%} of rows"
-    )
+    names = ", ".join(repr(name) for name in new.sort_values(ascending=False, kind="stable").index[:3])
+    return f"column {before.name!r} has categories that it did not have: {names} in {several / rows:.0%} of rows"
 
 
 def split(dataset: Dataset, policy: Policy, *, trained_until: datetime | None) -> Split:

@@ -170,6 +170,11 @@ class DriftTrigger(Section):
     null_share: Share = Field(0.1, gt=0, description="Change of a column's share of nulls that counts as drift.")
     false_alarms: Share = Field(0.05, gt=0, lt=0.5, description="Share of false ones among drifted columns (FDR).")
     min_rows: int = Field(50, ge=10, description="Recent rows below which the answer is unknown.")
+    ks: bool = Field(
+        default=False,
+        description="Report each number's Kolmogorov-Smirnov distance too, within 0.001. It never fires, and is there "
+        "for versions trained from then on.",
+    )
 
 
 class PerformanceTrigger(Section):

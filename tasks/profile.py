@@ -7,15 +7,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from operator import add
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from tasks.columns import kind_of
+from tasks.bins import edges_of, fill, steps_at, steps_of
+from tasks.columns import Kind
 from tasks.decide.estimate import EDGES
-from tasks.records import ColumnProfile, Measurement, Profile, Scores, Span, Sureness, to_plain
+from tasks.held import Floats, Held, Plain, Ranked, Words, ranked, read
+from tasks.records import ColumnProfile, Measurement, Profile, Scores, Span, Steps, Sureness, to_plain
 
 PREDICTION = "(prediction)"
 """Name of the profile of a model's own answers."""
@@ -23,27 +25,29 @@ PREDICTION = "(prediction)"
 _CATEGORIES = 100
 """The most frequent levels have a count of their own, the others share the last one."""
 
-_BLOCK = 1 << 15
-"""Rows counted at a time: they stay in the processor's cache while they are held against every edge."""
 
-Floats = NDArray[np.float64]
-
-
-def describe(features: pd.DataFrame) -> tuple[ColumnProfile, ...]:
+def describe(features: pd.DataFrame, *, ks: bool = False) -> tuple[ColumnProfile, ...]:
     """The reference: bins made for these rows, and their counts.
 
     A number has its deciles as edges. A value that fills a decile or more (a constant, a zero that stands for nothing)
     has a bin of its own, so that leaving it shows in both directions. A category has its 100 most frequent levels.
 
     Args:
-        features: n rows, tidy (see :func:`tasks.columns.tidy`).
+        features: n rows, tidy (see :func:`tasks.columns.tidy`) or as a source gave them (see :func:`tasks.held.read`).
+        ks: Keep what the Kolmogorov-Smirnov distance needs: 1,024 steps of each number's distribution.
     """
-    return tuple(
-        _describe_number(str(name), _floats(features[name]))
-        if kind_of(features[name]) == "number"
-        else _describe_category(str(name), features[name])
-        for name in features.columns
-    )
+    return tuple(describe_held(str(name), read(features[name]), ks=ks) for name in features.columns)
+
+
+def describe_held(name: str, held: Held, *, ks: bool = False) -> ColumnProfile:
+    """The same of one column that was read (see :mod:`tasks.held`)."""
+    if isinstance(held, Words):
+        ordered = sorted(held.rows.items(), key=lambda item: (-item[1], item[0]))
+        levels = tuple(level for level, _ in ordered[:_CATEGORIES])
+        return _count_words(held, ColumnProfile(name=name, kind="category", categories=levels))
+    values = held if isinstance(held, Ranked) else ranked(held.values)
+    found = ColumnProfile(name=name, kind="number", edges=edges_of(values), steps=steps_of(values) if ks else None)
+    return _count_numbers(values, found)
 
 
 def count(features: pd.DataFrame, reference: Sequence[ColumnProfile]) -> tuple[ColumnProfile, ...]:
@@ -53,10 +57,26 @@ def count(features: pd.DataFrame, reference: Sequence[ColumnProfile]) -> tuple[C
     one without any value keeps the kind of the reference.
 
     Args:
-        features: n rows, tidy.
+        features: n rows, as for :func:`describe`.
         reference: From :func:`describe`.
     """
-    return tuple(_count(features[column.name], column) for column in reference if column.name in features.columns)
+    return tuple(
+        count_held(read(features[column.name]), column) for column in reference if column.name in features.columns
+    )
+
+
+def count_held(held: Held, reference: ColumnProfile) -> ColumnProfile:
+    """The same of one column that was read (see :mod:`tasks.held`)."""
+    if held.kind != reference.kind:
+        return unlike(reference, held.kind, held.present, held.nulls)
+    return _count_words(held, reference) if isinstance(held, Words) else _count_numbers(held, reference)
+
+
+def unlike(reference: ColumnProfile, kind: Kind, present: int, nulls: int) -> ColumnProfile:
+    """A column of another kind than it had. One without any value has none of its own."""
+    if not present:
+        return replace(_empty(reference), nulls=nulls)
+    return ColumnProfile(name=reference.name, kind=kind, counts=(present,), nulls=nulls)
 
 
 def merge(first: ColumnProfile, second: ColumnProfile) -> ColumnProfile:
@@ -71,6 +91,8 @@ def merge(first: ColumnProfile, second: ColumnProfile) -> ColumnProfile:
             raise ValueError(
                 f"profiles with different {what} cannot be added: {mine!r} and {other!r}; count both alike"
             )
+    if (first.steps and first.steps.at) != (second.steps and second.steps.at):
+        raise ValueError(f"profiles of {first.name!r} with different steps cannot be added; count both alike")
     return replace(
         first,
         counts=tuple(a + b for a, b in zip(first.counts, second.counts, strict=True)),
@@ -78,14 +100,24 @@ def merge(first: ColumnProfile, second: ColumnProfile) -> ColumnProfile:
         low=min((low for low in (first.low, second.low) if low is not None), default=None),
         high=max((high for high in (first.high, second.high) if high is not None), default=None),
         score=second.score if first.score is None else first.score,
+        steps=_both(first.steps, second.steps),
     )
+
+
+def _both(first: Steps | None, second: Steps | None) -> Steps | None:
+    if first is None or second is None:
+        return None
+    below, upto = (
+        tuple(map(add, mine, other)) for mine, other in ((first.below, second.below), (first.upto, second.upto))
+    )
+    return Steps(at=first.at, below=below, upto=upto)
 
 
 def describe_prediction(scores: Scores) -> ColumnProfile:
     """The reference of a model's answers: the probability of the positive class, the value, or the class."""
     values = _answers(scores)
     if values is not None:
-        return _describe_number(PREDICTION, values)
+        return describe_held(PREDICTION, Plain(values))
     return _classes(scores, scores.classes)
 
 
@@ -96,7 +128,7 @@ def count_prediction(scores: Scores, reference: ColumnProfile) -> ColumnProfile:
         return _classes(scores, reference.categories)
     if values is None:
         return ColumnProfile(name=PREDICTION, kind="category", counts=(len(scores.prediction),))
-    return _count_number(values, reference)
+    return _count_numbers(Plain(values), reference)
 
 
 def sureness(scores: Scores) -> tuple[Sureness, ...] | None:
@@ -156,8 +188,12 @@ def from_plain(plain: Mapping[str, Any]) -> Profile:
 
 
 def _column(plain: Mapping[str, Any]) -> ColumnProfile:
-    values: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in plain.items()}
-    return ColumnProfile(**values)
+    steps = plain.get("steps")
+    return ColumnProfile(**{**_tuples(plain), "steps": None if steps is None else Steps(**_tuples(steps))})
+
+
+def _tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(item) if isinstance(item, list) else item for name, item in plain.items()}
 
 
 def _sureness(plain: Sequence[Mapping[str, float]] | None) -> tuple[Sureness, ...] | None:
@@ -173,70 +209,31 @@ def _span(plain: Mapping[str, str]) -> Span:
     return Span(start=datetime.fromisoformat(plain["start"]), end=datetime.fromisoformat(plain["end"]))
 
 
-def _floats(column: pd.Series[Any]) -> Floats:
-    return column.to_numpy(dtype=np.float64)
-
-
-def _describe_number(name: str, values: Floats) -> ColumnProfile:
-    finite = values[np.isfinite(values)]
-    edges: tuple[float, ...] = ()
-    if finite.size:
-        # Edges are values of the data themselves, so that a repeated value never lies astride of one.
-        deciles = np.quantile(finite, np.arange(1, 10) / 10, method="inverted_cdf")
-        unique, times = np.unique(deciles, return_counts=True)
-        heavy = unique[(times > 1) | (unique == finite.min())]
-        below = np.nextafter(heavy, -np.inf)
-        edges = tuple(np.union1d(unique, below[np.isfinite(below)]).tolist())
-    return _count_number(values, ColumnProfile(name=name, kind="number", edges=edges))
-
-
-def _describe_category(name: str, column: pd.Series[Any]) -> ColumnProfile:
-    counts = column.value_counts()
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-    levels = tuple(str(level) for level, _ in ordered[:_CATEGORIES])
-    return _count_category(column, ColumnProfile(name=name, kind="category", categories=levels))
-
-
-def _count(column: pd.Series[Any], reference: ColumnProfile) -> ColumnProfile:
-    present = int(column.notna().sum())
-    if not present:
-        return replace(_empty(reference), nulls=len(column))
-    if kind_of(column) != reference.kind:
-        kind = kind_of(column)
-        return ColumnProfile(name=reference.name, kind=kind, counts=(present,), nulls=len(column) - present)
-    if reference.kind == "number":
-        return _count_number(_floats(column), reference)
-    return _count_category(column, reference)
-
-
 def _empty(reference: ColumnProfile) -> ColumnProfile:
-    bins = len(reference.edges) + len(reference.categories) + 1
-    return replace(reference, counts=(0,) * bins, nulls=0, low=None, high=None, score=None)
+    bins, steps = len(reference.edges) + len(reference.categories) + 1, reference.steps
+    if steps is not None:
+        none = (0,) * len(steps.at)
+        steps = Steps(at=steps.at, below=none, upto=none)
+    return replace(reference, counts=(0,) * bins, nulls=0, low=None, high=None, score=None, steps=steps)
 
 
-def _count_number(values: Floats, reference: ColumnProfile) -> ColumnProfile:
-    """Counting ``x <= edge`` edge by edge is several times faster than a search per value; NaN is <= nothing."""
-    upto = np.zeros(len(reference.edges), dtype=np.int64)
-    for start in range(0, values.size, _BLOCK):
-        block = values[start : start + _BLOCK]
-        upto += np.array([np.count_nonzero(block <= edge) for edge in reference.edges], dtype=np.int64)
-    nulls = int(np.count_nonzero(np.isnan(values)))
-    counts = np.diff(np.r_[0, upto, values.size - nulls])
-    finite = values[np.isfinite(values)]
+def _count_numbers(values: Plain | Ranked, reference: ColumnProfile) -> ColumnProfile:
+    if reference.steps is not None and isinstance(values, Plain):
+        values = ranked(values.values)  # in their order everything else costs nothing
+    filled = fill(values, reference.edges)
     return replace(
         _empty(reference),
-        counts=tuple(counts.tolist()),
-        nulls=nulls,
-        low=float(finite.min()) if finite.size else None,
-        high=float(finite.max()) if finite.size else None,
+        counts=tuple(filled.counts.tolist()),
+        nulls=filled.nulls,
+        low=filled.low if math.isfinite(filled.low) else None,
+        high=filled.high if math.isfinite(filled.high) else None,
+        steps=steps_at(values, reference.steps.at) if reference.steps and isinstance(values, Ranked) else None,
     )
 
 
-def _count_category(column: pd.Series[Any], reference: ColumnProfile) -> ColumnProfile:
-    found = column.value_counts()
-    counts = [int(found.get(level, 0)) for level in reference.categories]
-    present = int(found.sum())
-    return replace(_empty(reference), counts=(*counts, present - sum(counts)), nulls=len(column) - present)
+def _count_words(words: Words, reference: ColumnProfile) -> ColumnProfile:
+    counts = [words.rows.get(level, 0) for level in reference.categories]
+    return replace(_empty(reference), counts=(*counts, words.present - sum(counts)), nulls=words.nulls)
 
 
 def _answers(scores: Scores) -> Floats | None:

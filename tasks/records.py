@@ -115,6 +115,21 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Steps:
+    """An empirical distribution function at some points.
+
+    Attributes:
+        at: k points, ascending.
+        below: Rows that hold less than each.
+        upto: Rows that hold at most each.
+    """
+
+    at: tuple[float, ...]
+    below: tuple[int, ...]
+    upto: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ColumnProfile:
     """The distribution of one column, as counts that can be merged.
 
@@ -130,6 +145,7 @@ class ColumnProfile:
         low: Smallest finite value seen, of a number.
         high: Largest finite value seen, of a number.
         score: How strongly the reference model leans on the column, 0..1, where it was measured.
+        steps: The distribution function of a number, where the policy asks for its Kolmogorov-Smirnov distance.
     """
 
     name: str
@@ -141,6 +157,7 @@ class ColumnProfile:
     low: float | None = None
     high: float | None = None
     score: float | None = None
+    steps: Steps | None = None
 
     @property
     def present(self) -> int:

@@ -250,7 +250,8 @@ def profile_of(
         now: When it was trained.
         model: Fitted, to see which columns it leans on; None: that is not measured.
     """
-    columns = profiles.describe(split.train.features)
+    drift = policy.triggers.drift
+    columns = profiles.describe(split.train.features, ks=drift is not None and drift.ks)
     if model is not None:
         known, seed = holdout_scores.classes, policy.training.seed
         columns = leaning.measured(columns, model, split.holdout, classes=known, seed=seed)

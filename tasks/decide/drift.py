@@ -82,6 +82,25 @@ def psi(reference: ColumnProfile, recent: ColumnProfile) -> Shift:
     return Shift(psi=index, noise=float(1 / rows + 1 / new), bins=bins, n=int(new))
 
 
+def ks(reference: ColumnProfile, recent: ColumnProfile) -> float | None:
+    """The Kolmogorov-Smirnov distance of two profiles: the largest gap between their distribution functions.
+
+    Both are known at points between which less than 1/1024 of the reference lies, and just before each; where one has
+    a step, so has the other. In between, the gap can be larger than at the nearer point by no more than that share.
+
+    Returns:
+        0..1, None where no steps were kept or one side is empty.
+    """
+    first, second = reference.steps, recent.steps
+    if first is None or second is None or first.at != second.at or not reference.present or not recent.present:
+        return None
+    gaps = [
+        np.abs(np.asarray(mine) / reference.present - np.asarray(other) / recent.present)
+        for mine, other in ((first.below, second.below), (first.upto, second.upto))
+    ]
+    return float(max((gap.max() for gap in gaps if gap.size), default=0.0))
+
+
 def _without_thin_bins(before: Floats, after: Floats) -> tuple[Floats, Floats]:
     both = before + after
     expected = both * min(before.sum(), after.sum()) / both.sum()
@@ -261,6 +280,8 @@ def _evidence(column: _Column, rules: DriftTrigger) -> dict[str, object]:
         "null_share": after.nulls / after.rows if after is not None and after.rows else None,
         "importance": before.score,
     }
+    if after is not None and (distance := ks(before, after)) is not None:
+        evidence["ks"] = distance
     if shift is not None:
         # Above the limit once the expected noise is taken off, though not shown: worth a look, no reason to act.
         evidence["warn"] = bool(shift.psi - (shift.bins - 1) * shift.noise > rules.psi and "psi" not in column.causes)

@@ -1,0 +1,295 @@
+"""Held: what a column holds, read as it lies there. A copy of the rows would cost more than counting them.
+
+Every way gives what counting the column that :func:`tasks.columns.tidy` makes of it would give.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tasks.columns import Kind, codes_of, is_too_large, meaning, text_of, tidy
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+_SPREAD = 1 << 16
+"""Whole numbers that lie less far apart are counted one by one, and so many of them at a time."""
+
+Reading = Literal["parsed", "words", "codes", "coded"]
+"""How values are to be read: looked at, as numbers if they all are; texts that stay; whole numbers too large to be
+counted with; whatever it is as text, because the policy says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Numbers as they lie there.
+
+    Attributes:
+        values: shape (n,), float or integer; NaN is a null.
+    """
+
+    kind: ClassVar[Kind] = "number"
+    values: NDArray[Any]
+
+    @property
+    def nulls(self) -> int:
+        """Rows without a value."""
+        return int(np.count_nonzero(np.isnan(self.values))) if self.values.dtype.kind == "f" else 0
+
+    @property
+    def present(self) -> int:
+        """Rows with one."""
+        return int(self.values.size) - self.nulls
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Numbers in their order.
+
+    Attributes:
+        values: shape (k,), float64 or float32, ascending, none of them NaN.
+        ends: shape (k,), how many rows hold at most each value; None: each is one row.
+        nulls: Rows without a value.
+    """
+
+    kind: ClassVar[Kind] = "number"
+    values: NDArray[Any]
+    ends: Counts | None
+    nulls: int
+
+    @property
+    def present(self) -> int:
+        """Rows with a value."""
+        return int(self.values.size) if self.ends is None else int(self.ends[-1]) if self.ends.size else 0
+
+    def below(self, points: Floats) -> Counts:
+        """Rows that hold less than each point, shape (m,)."""
+        return self._rows(np.searchsorted(self.values, _alike(points, self.values.dtype, np.inf), side="left"))
+
+    def upto(self, points: Floats) -> Counts:
+        """Rows that hold at most each point, shape (m,)."""
+        return self._rows(np.searchsorted(self.values, alike(points, self.values.dtype), side="right"))
+
+    def _rows(self, places: NDArray[np.intp]) -> Counts:
+        if self.ends is None:
+            return places.astype(np.int64)
+        ends: Counts = np.concatenate((np.zeros(1, dtype=np.int64), self.ends))
+        return ends[places]
+
+    def at(self, ranks: Counts) -> Floats:
+        """The values at ranks that count from 0, shape (m,)."""
+        places = ranks if self.ends is None else np.searchsorted(self.ends, ranks, side="right")
+        return self.values[places].astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The different texts.
+
+    Attributes:
+        rows: How many hold each.
+        nulls: Rows without one.
+    """
+
+    kind: ClassVar[Kind] = "category"
+    rows: Mapping[str, int]
+    nulls: int
+
+    @property
+    def present(self) -> int:
+        """Rows with a text."""
+        return sum(self.rows.values())
+
+
+Held = Plain | Ranked | Words
+
+
+def alike(points: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Points in the type of values, with the same values up to each: comparing needs no copy of them in another type.
+
+    Args:
+        points: shape (m,).
+        dtype: Of the values; whole numbers up to 2**53, or float.
+    """
+    if dtype.kind in "iu":
+        # A whole number is <= a point when it is <= the whole number below it.
+        return np.floor(points).clip(-(2.0**62), 2.0**62).astype(np.int64)
+    return _alike(points, dtype, -np.inf)
+
+
+def _alike(points: Floats, dtype: np.dtype[Any], towards: float) -> NDArray[Any]:
+    """Points in the type of floats, those that it does not have moved to the next one in a direction."""
+    if dtype.itemsize > 4:
+        return points
+    with np.errstate(over="ignore"):
+        found = points.astype(np.float32)
+    wrong = found > points if towards < 0 else found < points
+    return np.where(wrong, np.nextafter(found, np.float32(towards)), found)
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The different values of a column as the source has them; those of its parts add up.
+
+    Attributes:
+        rows: How many hold each.
+        nulls: Rows that hold none.
+        reading: See :data:`Reading`.
+    """
+
+    rows: Mapping[Any, int]
+    nulls: int
+    reading: Reading
+
+    def held(self) -> Ranked | Words:
+        """What they mean. That shows in all of them only: a single word makes texts of numbers."""
+        values, rows = list(self.rows), np.fromiter(self.rows.values(), dtype=np.int64, count=len(self.rows))
+        known = _known(values, self.reading)
+        if known.dtype == np.float64:
+            null = np.isnan(known)
+            return ranked_levels(known[~null], rows[~null], self.nulls + int(rows[null].sum()))
+        words: Counter[str] = Counter()
+        nulls = self.nulls
+        for text, count in zip(known.tolist(), rows.tolist(), strict=True):
+            if text is None:
+                nulls += count
+            else:
+                words[text] += count
+        return Words(words, nulls)
+
+
+def _known(values: Sequence[Any], reading: Reading) -> NDArray[Any]:
+    if reading == "parsed":
+        return meaning(values, parse=True)
+    if reading == "coded":
+        return codes_of(values)
+    return np.array([str(value) if reading == "words" else text_of(value) for value in values], dtype=object)
+
+
+def ranked(values: NDArray[Any], *, own: bool = False) -> Ranked:
+    """Numbers put in their order.
+
+    Args:
+        values: shape (n,), float or integer; NaN is a null.
+        own: They may be sorted where they are, so that no memory is needed for a copy.
+    """
+    if (found := whole(values)) is not None:
+        return found
+    if own:
+        values.sort()
+    rows = values if own else np.sort(values)
+    if rows.dtype != np.float32:  # which has half the bytes
+        rows = rows.astype(np.float64 if rows.dtype.itemsize > 2 else np.float32, copy=False)
+    present = int(np.searchsorted(rows, np.nan, side="left"))
+    return Ranked(rows[:present], None, int(rows.size) - present)
+
+
+def whole(values: NDArray[Any]) -> Ranked | None:
+    """Whole numbers that do not lie far apart, counted one by one, which takes less than to put them in order.
+
+    Args:
+        values: shape (n,), of any type.
+
+    Returns:
+        None where they are others.
+    """
+    if values.dtype.kind not in "iu" or not values.size:
+        return None
+    low, high = int(values.min()), int(values.max())
+    if high - low >= _SPREAD:
+        return None
+    rows = np.zeros(high - low + 1, dtype=np.int64)
+    for start in range(0, values.size, _SPREAD):
+        block = values[start : start + _SPREAD].astype(np.int64, copy=False)
+        rows += np.bincount(block - low if low else block, minlength=rows.size)
+    seen = np.flatnonzero(rows)
+    return ranked_levels((seen + low).astype(np.float64), rows[seen], 0)
+
+
+def ranked_levels(values: Floats, rows: Counts, nulls: int) -> Ranked:
+    """The same from different numbers and how many rows hold each."""
+    order = np.argsort(values, kind="stable")
+    return Ranked(values[order], np.cumsum(rows[order], dtype=np.int64), nulls)
+
+
+def read(column: pd.Series[Any], *, text: bool = False) -> Held:
+    """What a column holds.
+
+    A column of objects holds str and None only, as :func:`tasks.columns.tidy` leaves it, and stays text; one of any
+    other type is read as ``tidy`` would read it.
+
+    Args:
+        column: Of any type.
+        text: The policy says that its numbers are codes.
+    """
+    found = parts(column, "coded" if text else None)
+    return found.held() if isinstance(found, Levels) else found
+
+
+def parts(column: pd.Series[Any], reading: Reading | None = None) -> Plain | Levels:
+    """The same of a part of a column: what its values mean is not known before all parts are.
+
+    Args:
+        column: Of any type.
+        reading: How its different values are to be read; None: as its type says.
+    """
+    if reading is not None:
+        return _levels(column, reading)
+    dtype = column.dtype
+    if pd.api.types.is_object_dtype(dtype):
+        return _levels(column, "words")
+    if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(dtype):
+        return _levels(column, "parsed")
+    if pd.api.types.is_bool_dtype(dtype):
+        return _booleans(column)
+    if not _is_small(dtype) and is_too_large(column):
+        return _levels(column, "codes")
+    if isinstance(dtype, np.dtype) and dtype.kind in "fiu":
+        return Plain(column.to_numpy())
+    # Moments, spans, and numbers that are not numpy's: rare enough to be made into floats.
+    return Plain(tidy(column.to_frame("it"))["it"].to_numpy())
+
+
+def _is_small(dtype: Any) -> bool:
+    """A type that cannot hold whole numbers that float64 would round."""
+    return isinstance(dtype, np.dtype) and (dtype.kind == "f" or (dtype.kind in "iu" and dtype.itemsize <= 4))
+
+
+def _levels(column: pd.Series[Any], reading: Reading) -> Levels:
+    values, counts = _different(column)
+    seen = counts > 0  # a category that no row holds is no level
+    rows = dict(zip(values[seen], counts[seen].tolist(), strict=True))
+    return Levels(rows, len(column) - int(counts.sum()), reading)
+
+
+def _different(column: pd.Series[Any]) -> tuple[NDArray[Any], Counts]:
+    """The different values and how many rows hold each, by the fastest way that the type has."""
+    dtype = column.dtype
+    if isinstance(dtype, pd.StringDtype) and dtype.storage == "pyarrow":
+        found = pc.value_counts(pa.array(column))
+        values, counts = found.field("values"), found.field("counts").to_numpy()
+        known = values.is_valid().to_numpy(zero_copy_only=False)  # dropping the nulls first would copy the rows
+        return values.to_numpy(zero_copy_only=False)[known], counts[known]
+    if pd.api.types.is_object_dtype(dtype):
+        codes, values = pd.factorize(column.to_numpy())
+        rows: Counts = np.bincount(codes + 1, minlength=len(values) + 1)[1:].astype(np.int64)
+        return np.asarray(values), rows
+    counted = column.value_counts(sort=False)
+    return np.asarray(counted.index, dtype=object), np.asarray(counted, dtype=np.int64)
+
+
+def _booleans(column: pd.Series[Any]) -> Levels:
+    if column.dtype != np.bool_:
+        return _levels(column, "parsed")
+    true = int(np.count_nonzero(column.to_numpy()))
+    rows = {True: true, False: len(column) - true}
+    return Levels({value: count for value, count in rows.items() if count}, 0, "parsed")

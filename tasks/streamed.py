@@ -1,0 +1,204 @@
+"""Streamed: the profile of a Parquet file that need not fit into memory, column by column and batch by batch.
+
+The same profile as :func:`tasks.profile.describe` and :func:`tasks.profile.count` make of ``tidy`` of all of it.
+Counting needs the memory of a batch, however many rows there are. Describing a number needs all of its values once, in
+their order: 8 bytes a row, of one column at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tasks.columns import is_too_large
+from tasks.held import Held, Levels, Plain, Reading, parts, ranked
+from tasks.profile import count_held, describe_held, merge, unlike
+from tasks.records import ColumnProfile
+
+Progress = Callable[[int, int, str], None]
+
+BATCH = 1 << 17
+"""Rows that are read at a time."""
+MOST = 1_000_000
+"""Different texts of a column beyond which it names its rows and says nothing about them."""
+
+
+def _silent(_done: int, _total: int, _what: str) -> None:
+    """Shows nothing."""
+
+
+def describe(
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    text: Collection[str] = (),
+    ks: bool = False,
+    progress: Progress = _silent,
+) -> tuple[ColumnProfile, ...]:
+    """The reference profile of a Parquet file.
+
+    Args:
+        path: Of the file.
+        columns: Which ones, in this order; None: all.
+        text: Columns that stay text although they look like numbers.
+        ks: See :func:`tasks.profile.describe`.
+        progress: Told (columns done, all of them, what is done).
+
+    Raises:
+        ValueError: For a column of more than a million different texts.
+        OSError: When the file cannot be read.
+    """
+    found = []
+    with _opened(path) as file:
+        names = list(file.schema_arrow.names if columns is None else columns)
+        for done, name in enumerate(names):
+            progress(done, len(names), f"profile of {path.name}")
+            found.append(describe_held(name, _held(_Column(file, name, text=name in text)), ks=ks))
+        progress(len(names), len(names), f"profile of {path.name}")
+    return tuple(found)
+
+
+def count(
+    path: Path,
+    reference: Sequence[ColumnProfile],
+    *,
+    text: Collection[str] = (),
+    progress: Progress = _silent,
+) -> tuple[ColumnProfile, ...]:
+    """The rows of a Parquet file in the bins of a reference; a column that is not there is left out.
+
+    Args:
+        path: Of the file.
+        reference: From :func:`describe`.
+        text: Columns that stay text although they look like numbers.
+        progress: Told (columns done, all of them, what is done).
+
+    Raises:
+        OSError: When the file cannot be read.
+    """
+    found = []
+    with _opened(path) as file:
+        known = [column for column in reference if column.name in file.schema_arrow.names]
+        for done, column in enumerate(known):
+            progress(done, len(known), f"counts of {path.name}")
+            found.append(_counted(_Column(file, column.name, text=column.name in text), column))
+        progress(len(known), len(known), f"counts of {path.name}")
+    return tuple(found)
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    schema = pq.read_schema(path)
+    # The file has the different texts of each column as a dictionary: nothing needs to look for them in the rows.
+    texts = [one.name for one in schema if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)]
+    return pq.ParquetFile(path, read_dictionary=texts)
+
+
+class _Column:
+    """One column of a file, as often as it is asked for."""
+
+    def __init__(self, file: pq.ParquetFile, name: str, *, text: bool) -> None:
+        self.file, self.name = file, name
+        self.rows: int = file.metadata.num_rows
+        self._reading: Reading | None = "coded" if text else None
+        self._floats = False
+        if not text and pa.types.is_integer(file.schema_arrow.field(name).type):
+            self._look()
+
+    def _look(self) -> None:
+        """What no single batch of whole numbers tells: a null anywhere makes floats of them, as in pandas.
+
+        One that is too large makes codes of all of them.
+        """
+        arrays = list(self._bounds())
+        self._floats = any(array.null_count for array in arrays)
+        if not self._floats and any(is_too_large(array.to_pandas()) for array in arrays):
+            self._reading = "codes"
+
+    def _bounds(self) -> Iterator[pa.Array]:
+        """Arrays that have the extremes and the nulls of the column; what the file says of them, or else the rows."""
+        kind, place = self.file.schema_arrow.field(self.name).type, self.file.schema_arrow.names.index(self.name)
+        flat = self.file.metadata.num_columns == len(self.file.schema_arrow.names)
+        groups = [self.file.metadata.row_group(number) for number in range(self.file.num_row_groups)]
+        told = [group.column(place).statistics for group in groups] if flat else []
+        known = [one for one in told if one is not None and one.has_min_max and one.has_null_count]
+        if flat and len(known) == len(groups):
+            nulls = [None] * any(one.null_count for one in known)
+            yield pa.array([*nulls, *(end for one in known for end in (one.min, one.max))], kind)
+        else:
+            yield from self._arrays()
+
+    def _arrays(self) -> Iterator[pa.Array]:
+        for batch in self.file.iter_batches(BATCH, columns=[self.name], use_threads=False):
+            yield batch.column(0)
+
+    def parts(self) -> Iterator[Plain | Levels]:
+        """Batch by batch."""
+        for array in self._arrays():
+            column: pd.Series[Any] = (array.cast(pa.float64(), safe=False) if self._floats else array).to_pandas()
+            reading = self._reading
+            if reading is None and pd.api.types.is_object_dtype(column.dtype):
+                reading = "parsed"  # nothing has looked at these yet
+            yield parts(column, reading)
+
+
+def _held(column: _Column) -> Held:
+    """All of a column: of levels how often each occurs, of numbers every one, in order."""
+    values: NDArray[np.float64] | None = None
+    place, levels = 0, None
+    for part in column.parts():
+        if isinstance(part, Levels):
+            levels = _added(levels, part)
+            if len(levels.rows) > MOST:
+                raise ValueError(
+                    f"column {column.name!r} has more than {MOST:,} different texts; it names rows: leave it out"
+                )
+            continue
+        values = np.empty(column.rows) if values is None else values
+        values[place : place + part.values.size] = part.values
+        place += part.values.size
+    if levels is not None:
+        return levels.held()
+    return ranked(np.zeros(0) if values is None else values, own=True)
+
+
+def _added(first: Levels | None, second: Levels) -> Levels:
+    if first is None:
+        return second
+    rows = first.rows if isinstance(first.rows, Counter) else Counter(first.rows)
+    rows.update(second.rows)  # in place: no one else holds it
+    return Levels(rows, first.nulls + second.nulls, first.reading)
+
+
+def _counted(column: _Column, reference: ColumnProfile) -> ColumnProfile:
+    found, levels, present, nulls = None, None, 0, 0
+    for part in column.parts():
+        if isinstance(part, Levels):
+            levels = _fewer(_added(levels, part), reference)
+        elif reference.kind == "number":
+            one = count_held(part, reference)
+            found = one if found is None else merge(found, one)
+        else:
+            present, nulls = present + part.present, nulls + part.nulls
+    if levels is not None:
+        return count_held(levels.held(), reference)
+    return unlike(reference, "number", present, nulls) if found is None else found
+
+
+def _fewer(levels: Levels, reference: ColumnProfile) -> Levels:
+    """Without naming what the reference does not name, once that is more than fits."""
+    if len(levels.rows) <= MOST or reference.kind == "number":
+        return levels
+    known = set(reference.categories)
+    other = next(level for level in levels.rows if str(level) not in known)
+    rows: Counter[Any] = Counter()
+    for level, count_ in levels.rows.items():
+        rows[level if str(level) in known else other] += count_
+    return Levels(rows, levels.nulls, levels.reading)

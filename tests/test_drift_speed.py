@@ -1,0 +1,58 @@
+"""What the benchmarks of drift check beside time: equal counts, exact distances, memory that does not grow."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import drift_speed, growth
+from benchmarks.drift_data import KINDS, table, write
+from tasks import streamed
+from tasks.profile import count, describe
+
+
+def test_counts_are_those_of_a_naive_count_and_distances_within_a_thousandth() -> None:
+    lines = drift_speed.exact(20_000, len(KINDS))
+    assert [line.what for line in lines if not line.ok] == []
+    assert {line.limit for line in lines} == {0, 1e-3}
+
+
+def test_a_file_of_mixed_columns_has_the_profile_of_its_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.parquet", 30_000, len(KINDS), seed=3)
+    rows = table(30_000, len(KINDS), seed=3)
+    reference = describe(rows, ks=True)
+    assert streamed.describe(path, ks=True) == reference
+    assert streamed.count(path, reference) == count(rows, reference)
+
+
+def test_a_streamed_file_takes_the_memory_of_one_column_and_no_more(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "x.parquet", 1_500_000, 4, seed=3))
+    found = drift_speed.measured(sys.executable, "streamed", path, path)
+    assert found["columns"] == 4
+    # 12 MB are one column; what reads the file takes some thirty more, whatever its size.
+    assert found["extra"] < 60e6, found
+
+
+def test_a_contender_that_fails_is_no_result() -> None:
+    with pytest.raises(RuntimeError, match="failed"):
+        drift_speed.measured(sys.executable, "streamed", "nothing.parquet", "nothing.parquet")
+
+
+def test_the_exponent_is_that_of_the_growth() -> None:
+    sizes = [1e4, 1e5, 1e6]
+    assert growth.exponent(sizes, [3 * size**1.5 for size in sizes]) == pytest.approx(1.5)
+    assert growth.exponent(sizes, [2.0, 2.0, 2.0]) == pytest.approx(0)
+    for costs in ([1.0, 0.0, 1.0], [1.0, float("nan"), 1.0]):
+        with pytest.raises(ValueError, match="all positive"):
+            growth.exponent(sizes, costs)
+
+
+def test_growth_is_drawn(tmp_path: Path) -> None:
+    curve = ([1.0, 10.0], [1.0, 20.0])
+    path = growth.picture(
+        "x", {"rows": ("seconds", {"a": curve, "b": curve}), "features": ("MB", {"a": curve})}, tmp_path
+    )
+    assert path.name == "bench-x.png"
+    assert path.stat().st_size > 5000

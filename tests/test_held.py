@@ -1,0 +1,258 @@
+"""Columns read where they lie: the counts of what ``tidy`` would have made of them, to the last row."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ks_2samp
+
+from tasks import profile as profiles
+from tasks import streamed
+from tasks.bins import fill
+from tasks.columns import tidy
+from tasks.decide import drift
+from tasks.held import Plain, Ranked, ranked, read
+from tasks.policy import DriftTrigger
+from tasks.records import ColumnProfile
+
+LARGE = 2**53 + 1
+COLUMNS: dict[str, pd.Series] = {
+    "double": pd.Series([0.1, math.nan, math.inf, -math.inf, -0.0, 1e300, 0.1]),
+    "single": pd.Series([0.1, 1e-40, math.nan, 3.0, 1 / 3, -math.inf, 0.1], dtype=np.float32),
+    "half": pd.Series([0.1, 0.25, math.nan, 7.0, 0.1, 0.1, 65504.0], dtype=np.float16),
+    "tiny": pd.Series([-128, 127, 0, 1, 1, 1, 5], dtype=np.int8),
+    "whole": pd.Series([1, -5, 7, 7, 7, 2**40, 3]),
+    "unsigned": pd.Series([0, 1, 2, 2**40, 3, 3, 3], dtype=np.uint64),
+    "too large": pd.Series([LARGE, LARGE, 1, 2, 3, LARGE + 1, 3]),
+    "flag": pd.Series([True, False, True, True, True, False, True]),
+    "always": pd.Series([True] * 7),
+    "perhaps": pd.Series([True, None, False, True, True, None, True], dtype="boolean"),
+    "nullable": pd.Series([1, None, 3, 3, 3, 4, 5], dtype="Int64"),
+    "nullable float": pd.Series([1.5, None, 3, 3, 3, 4, 5], dtype="Float64"),
+    "text": pd.Series(["a", "b", None, "a", " ", "a", "c"], dtype="str"),
+    "numbers as text": pd.Series(["1", "2.5", "NA", "1", "", None, "1e3"], dtype="str"),
+    "one as two texts": pd.Series(["1", "1.0", "x", "01", "1", None, "x"], dtype="str"),
+    "category": pd.Series(["a", "b", None, "a", "a", "b", "a"], dtype="category"),
+    "category of numbers": pd.Series([3, 1, 3, 3, None, 1, 2], dtype="category"),
+    "category nobody is in": pd.Series(pd.Categorical(["a"] * 6 + [None], categories=["a", "7", "z"])),
+    "moment": pd.Series(pd.date_range("2026-01-01", periods=7, freq="h", tz="UTC")),
+    "span": pd.Series(pd.to_timedelta([1, 2, 3, None, 5, 5, 5], unit="h")),
+    "no value": pd.Series([math.nan] * 7),
+    "no text": pd.Series([None] * 7, dtype="str"),
+}
+
+
+def alike(one: ColumnProfile, other: ColumnProfile) -> bool:
+    return replace(one, name="") == replace(other, name="")
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("ks", [False, True])
+def test_a_column_of_any_type_is_counted_as_if_it_had_been_tidied_first(name: str, ks: bool) -> None:
+    raw = COLUMNS[name].to_frame("x")
+    (reference,) = profiles.describe(tidy(raw), ks=ks)
+    assert profiles.describe(raw, ks=ks) == (reference,)
+    for others in COLUMNS.values():
+        other = others.to_frame("x")
+        assert profiles.count(other, [reference]) == profiles.count(tidy(other), [reference])
+
+
+@pytest.mark.parametrize("name", [name for name in COLUMNS if name != "half"])
+def test_a_file_is_profiled_as_its_rows_are_however_it_is_cut(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "BATCH", 2)
+    frame = COLUMNS[name].to_frame("x")
+    frame.to_parquet(tmp_path / "x.parquet", row_group_size=3)
+    rows = tidy(pd.read_parquet(tmp_path / "x.parquet"))
+    reference = profiles.describe(rows, ks=True)
+    assert streamed.describe(tmp_path / "x.parquet", ks=True) == reference
+    for number, other in enumerate(COLUMNS):
+        if other == "half":
+            continue
+        path = tmp_path / f"{number}.parquet"
+        COLUMNS[other].to_frame("x").to_parquet(path, row_group_size=3)
+        assert streamed.count(path, reference) == profiles.count(tidy(pd.read_parquet(path)), reference), other
+
+
+def test_codes_of_a_file_stay_text_where_the_policy_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "BATCH", 2)
+    frame = pd.DataFrame({"code": [1.0, None, 3.0, 1.0], "word": ["007", "7", None, "x"], "n": [1, 2, 3, 4]})
+    frame.to_parquet(tmp_path / "x.parquet")
+    wanted = profiles.describe(tidy(pd.read_parquet(tmp_path / "x.parquet"), text=("code", "word")))
+    found = streamed.describe(tmp_path / "x.parquet", text=("code", "word"))
+    assert found == wanted
+    assert found[0].categories == ("1", "3")
+    assert streamed.count(tmp_path / "x.parquet", found, text=("code", "word")) == wanted
+
+
+def test_types_that_only_a_file_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "BATCH", 2)
+    table = pa.table(
+        {
+            "flag": pa.array([True, None, False, True]),
+            "whole": pa.array([1, None, LARGE, 4]),
+            "identifier": pa.array([1, 2, LARGE, 4]),
+            "money": pa.array([Decimal("1.50"), None, Decimal("2.25"), Decimal("1.50")]),
+            "day": pa.array([19000, None, 19001, 19000], type=pa.date32()),
+            "nothing": pa.nulls(4),
+            "words": pa.array(["a", "b", "a", None]).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    wanted = profiles.describe(tidy(pd.read_parquet(tmp_path / "x.parquet")))
+    assert streamed.describe(tmp_path / "x.parquet") == wanted
+    assert streamed.count(tmp_path / "x.parquet", wanted) == wanted
+    kinds = {column.name: column.kind for column in wanted}
+    assert [name for name, kind in kinds.items() if kind == "category"] == ["identifier", "day", "words"]
+
+
+def test_a_column_that_names_rows_is_refused_as_a_reference_and_counted_against_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "BATCH", 3)
+    monkeypatch.setattr(streamed, "MOST", 4)
+    reference = profiles.describe(pd.DataFrame({"x": pd.Series(["a", "b", "b"], dtype=object)}))
+    values = [*(f"row {number}" for number in range(20)), "b", "a", None, "b"]
+    pd.DataFrame({"x": values}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"column 'x' has more than 4 different texts.*leave it out"):
+        streamed.describe(tmp_path / "x.parquet")
+    (found,) = streamed.count(tmp_path / "x.parquet", reference)
+    assert (found.categories, found.counts, found.nulls) == (("b", "a"), (2, 1, 20), 1)
+
+
+def test_only_the_columns_that_are_asked_for_are_read_and_progress_is_told(tmp_path: Path) -> None:
+    pd.DataFrame({"x": [1.0, 2.0], "y": [[1], [2]], "z": ["a", "b"]}).to_parquet(tmp_path / "x.parquet")
+    told: list[tuple[int, int, str]] = []
+    found = streamed.describe(tmp_path / "x.parquet", ["z", "x"], progress=lambda *said: told.append(said))
+    assert [column.name for column in found] == ["z", "x"]
+    assert [done for done, _, _ in told] == [0, 1, 2]
+    assert [c.name for c in streamed.count(tmp_path / "x.parquet", [*found, replace(found[0], name="gone")])] == [
+        "z",
+        "x",
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.floats(width=32), max_size=40),
+    st.lists(st.floats(width=64, allow_nan=False, allow_infinity=False), max_size=9, unique=True),
+    st.sampled_from([np.float64, np.float32]),
+)
+def test_bins_are_those_of_a_search_for_every_value(values: list, edges: list, kind: type) -> None:
+    numbers, limits = np.array(values, dtype=kind), sorted(edges)
+    present = numbers[~np.isnan(numbers)].astype(np.float64)
+    naive = np.bincount(np.searchsorted(np.array(limits), present, side="left"), minlength=len(limits) + 1)
+    for held in (Plain(numbers), ranked(numbers)):
+        found = fill(held, limits)
+        assert found.counts.tolist() == naive.tolist()
+        assert found.nulls == numbers.size - present.size
+        finite = present[np.isfinite(present)]
+        if finite.size:
+            assert (found.low, found.high) == (finite.min(), finite.max())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(-128, 127), max_size=40),
+    st.lists(st.floats(-1e30, 1e30), max_size=9, unique=True),
+    st.sampled_from([np.int8, np.int16, np.int64]),
+)
+def test_whole_numbers_are_held_against_edges_between_them(values: list, edges: list, kind: type) -> None:
+    limits = sorted(edges)
+    naive = np.bincount(np.searchsorted(np.array(limits), np.array(values)), minlength=len(limits) + 1)
+    assert fill(Plain(np.array(values, dtype=kind)), limits).counts.tolist() == naive.tolist()
+
+
+def test_rows_that_lie_apart_in_memory_are_counted_too() -> None:
+    values = np.random.default_rng(0).normal(size=(100_001, 3))
+    frame = pd.DataFrame(values, columns=["a", "b", "c"])
+    assert profiles.describe(frame) == profiles.describe(pd.DataFrame({n: frame[n].to_numpy().copy() for n in frame}))
+
+
+def test_the_quantiles_are_those_of_numpy() -> None:
+    draw = np.random.default_rng(0)
+    for size in (1, 2, 9, 10, 11, 99, 100, 1000, 12345):
+        values = draw.normal(size=size).round(1)
+        shares = np.arange(1, 10) / 10
+        found = ranked(values)
+        levels, rows = np.unique(values, return_counts=True)
+        assert isinstance(found, Ranked)
+        wanted = np.quantile(values, shares, method="inverted_cdf")
+        for held in (found, Ranked(levels, np.cumsum(rows), 0)):
+            ranks = np.ceil(held.present * shares - 1).clip(0).astype(np.int64)
+            assert (held.at(ranks) == wanted).all(), size
+
+
+SHAPES = {
+    "normal": lambda draw, n: draw.normal(size=n),
+    "shifted": lambda draw, n: draw.normal(0.3, 1.4, size=n),
+    "heavy": lambda draw, n: draw.standard_cauchy(size=n),
+    "zeros": lambda draw, n: draw.exponential(size=n) * (draw.random(n) < 0.3),
+    "ones": lambda draw, n: np.where(draw.random(n) < 0.2, 0.5, draw.normal(size=n)),
+    "few": lambda draw, n: draw.integers(0, 4, n).astype(float),
+    "constant": lambda _draw, n: np.full(n, 0.5),
+    "infinite": lambda draw, n: np.where(draw.random(n) < 0.3, np.inf, draw.normal(size=n)),
+}
+
+
+@pytest.mark.parametrize("before", SHAPES)
+@pytest.mark.parametrize("after", SHAPES)
+def test_the_distance_of_kolmogorov_and_smirnov_is_within_a_thousandth_of_the_exact_one(
+    before: str, after: str
+) -> None:
+    draw = np.random.default_rng(1)
+    old, new = SHAPES[before](draw, 20_000), SHAPES[after](draw, 7_000)
+    (reference,) = profiles.describe(pd.DataFrame({"x": old}), ks=True)
+    halves = [profiles.count(pd.DataFrame({"x": part}), [reference])[0] for part in (new[:3000], new[3000:])]
+    found = drift.ks(reference, profiles.merge(*halves))
+    assert found is not None
+    assert abs(found - ks_2samp(old, new).statistic) <= 1e-3
+    assert found <= ks_2samp(old, new).statistic + 1e-12
+
+
+def test_the_distance_is_reported_and_fires_nothing() -> None:
+    draw = np.random.default_rng(2)
+    old, new = (
+        pd.DataFrame({"x": draw.normal(size=5000), "w": ["a"] * 5000}).assign(x=draw.normal(at, 1, 5000))
+        for at in (0, 0.2)
+    )
+    plain, stepped = profiles.describe(old), profiles.describe(old, ks=True)
+    assert [column.steps for column in plain] == [None, None]
+    rules = DriftTrigger(ks=True)
+    without = {one.name: one for one in drift.judge_columns(plain, profiles.count(new, plain), rules)}
+    found = {one.name: one for one in drift.judge_columns(stepped, profiles.count(new, stepped), rules)}
+    assert 0.05 < found["x"].evidence["ks"] < 0.12
+    assert "ks" not in found["w"].evidence
+    assert found["x"].outcome == "ok"
+    for name, finding in found.items():
+        same = replace(finding, evidence={key: value for key, value in finding.evidence.items() if key != "ks"})
+        assert same == without[name]
+
+
+def test_steps_survive_json_and_are_not_added_to_others() -> None:
+    (first,) = profiles.describe(pd.DataFrame({"x": [1.0, 2.0, 2.0, math.nan]}), ks=True)
+    assert profiles._column(profiles.to_plain(first)) == first
+    (without,) = profiles.count(pd.DataFrame({"x": [1.0]}), profiles.describe(pd.DataFrame({"x": [1.0, 2.0, 2.0]})))
+    with pytest.raises(ValueError, match="different steps"):
+        profiles.merge(first, replace(without, edges=first.edges))
+    (nothing,) = profiles.count(pd.DataFrame({"x": [math.nan]}), [first])
+    assert profiles.merge(first, nothing).steps == first.steps
+    assert drift.ks(first, nothing) is None
+
+
+def test_objects_stay_text_for_they_were_looked_at_before() -> None:
+    codes = pd.Series(["1", "2", None], dtype=object)
+    held = read(codes)
+    assert (held.kind, held.present, held.nulls) == ("category", 2, 1)
+    assert read(codes.astype("str")).kind == "number"
