@@ -32,6 +32,9 @@ FOLDER = ROOT / ".bench"
 BENCHMARKS: dict[str, int] = {
     "drift_speed": 3,
     "growth_drift": 1,
+    "gate_speed": 1,
+    "overheads": 1,
+    "growth": 1,
     "tick_weight": 1,
     "serving": 1,
     "shadow_traffic": 1,
