@@ -119,7 +119,7 @@ def decisions(home: Home, count: int, judge: str = "health") -> None:
         # Those that were there come last, as they did before.
         shift = "UPDATE backstop_decisions SET id = id + :by WHERE id <= :last"
         connection.execute(text(shift), {"by": 10 * (last + count), "last": last})
-        connection.execute(text("DELETE FROM backstop_chain WHERE model = :model"), {"model": MODEL})
+        connection.execute(text("DELETE FROM backstop_chain"))  # every row is linked anew, of every model
         chain.seal(connection)
 
 
@@ -158,7 +158,7 @@ def versions(home: Home, count: int) -> None:
             copy(connection, "backstop_transitions", other, where)
         grown = {"model": MODEL, "head": head + 2 * count}
         connection.execute(text("UPDATE backstop_models SET head = :head WHERE model = :model"), grown)
-        connection.execute(text("DELETE FROM backstop_chain WHERE model = :model"), {"model": MODEL})
+        connection.execute(text("DELETE FROM backstop_chain"))  # every row is linked anew, of every model
         chain.seal(connection)
 
 

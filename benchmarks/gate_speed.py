@@ -1,4 +1,4 @@
-"""What the gate costs beyond its limit: each model scores the holdout once, and a thousand single rows are timed.
+"""What the gate costs beyond its limit: each model scores the holdout once, and single rows are timed.
 
 ``python -m benchmarks.gate_speed [--rows 200000,1000000] [--rounds 3]``: in turn, round after round, on the same
 holdout: the limit, the product's own steps from scoring the candidate to the verdict, and the textbook's class, whose
@@ -186,10 +186,10 @@ def ratio(took: dict[str, list[float]], one: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(took[one], took[other], strict=True))
 
 
-def gates(name: str, rows: int, rounds: int) -> list[Line]:
+def gates(name: str, rows: int, rounds: int, calls: int) -> list[Line]:
     """The gate on so many rows."""
     with tempfile.TemporaryDirectory(prefix="gate-speed-") as scratch:
-        on = stage(Path(scratch), name, rows)
+        on = stage(Path(scratch), name, rows, calls=calls)
         with on.case.ledger:
             verdict = ours(on)
             if verdict.decision != "pass":
@@ -271,14 +271,17 @@ def main() -> None:
     asked = argparse.ArgumentParser(prog="python -m benchmarks.gate_speed")
     asked.add_argument("--rows", default="200000,1000000", help="of the holdout, with commas between")
     asked.add_argument("--rounds", type=int, default=5)
+    asked.add_argument("--calls", type=int, default=1000, help="single rows that are timed; fewer are a stricter limit")
+    asked.add_argument("--only", choices=[*ESTIMATORS, "metrics"], help="one of the parts")
     given = asked.parse_args()
     warnings.simplefilter("ignore", FutureWarning)  # MLflow's stages are deprecated
     sizes = [int(one) for one in given.rows.split(",")]
-    found = metrics(max(sizes), given.rounds)
+    found = [] if given.only in ESTIMATORS else metrics(max(sizes), given.rounds)
     for rows in sizes:
         # A million rows take minutes, and little is left to chance in them.
         rounds = given.rounds if rows <= 200_000 else max(1, given.rounds // 3)
-        found += [line for name in ESTIMATORS for line in gates(name, rows, rounds)]
+        names = [name for name in ESTIMATORS if given.only in {None, name}]
+        found += [line for name in names for line in gates(name, rows, rounds, given.calls)]
     raise SystemExit(conclude("gate_speed", found, rows=True))
 
 

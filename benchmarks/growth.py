@@ -210,7 +210,7 @@ def watch_by_models(sizes: list[int], home: Home) -> Curve:
                 check=True,
             )
             told = json.loads(done.stdout.strip().rpartition("\n")[2])
-            if told["models"] != size or told["decisions"] != ["healthy"]:
+            if told["models"] != size or not set(told["decisions"]) <= {"healthy", "watching"}:
                 raise RuntimeError(f"the watch over {size} models came to {told}")
             curve.sizes.append(size)
             curve.seconds.append(told["cpu"])

@@ -68,7 +68,7 @@ def plans(questions: list[tuple[str, str, Any]]) -> list[tuple[str, str]]:
 
 def test_a_quiet_tick_reads_no_table_from_end_to_end(home: Home) -> None:
     with asked() as questions:
-        assert aged_home.tick(home) == "healthy"
+        assert aged_home.tick(home) == "watching"
         assert not Glance(home.stores.tracking).differs(aged_home.case(home).standing())
     found = plans([one for one in questions if "backstop_" in one[1] or "model_versions" in one[1]])
     assert any("backstop_requests" in statement for statement, _ in found)
@@ -120,7 +120,7 @@ def test_homes_that_were_grown_hold_together_and_stay_quiet(home: Home) -> None:
         assert glance.blind is None
     assert [one.model for one in load_many(str(folder))] == ["c1", "c2", "c3"]
     assert load(folder / "c2.yaml").data == load(home.policy).data
-    assert aged_home.tick(home) == "healthy"
+    assert aged_home.tick(home) == "watching"
 
 
 def test_a_version_that_has_served_for_months_is_as_quiet_as_a_young_one() -> None:

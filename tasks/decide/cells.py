@@ -89,7 +89,9 @@ def joined(first: Codes, second: Codes, firsts: int, seconds: int) -> Codes:
         seconds: How many the second has.
     """
     kind: type[Any] = np.uint8 if firsts * seconds <= _BYTE else np.intp
-    both: Codes = first.astype(kind, copy=False) * kind(seconds) + second.astype(kind, copy=False)
+    both: Codes = first.astype(kind)
+    both *= kind(seconds)
+    both += second.astype(kind, copy=False)
     return both
 
 

@@ -7,6 +7,7 @@ The influence function psi of a metric says how its value moves with the weight 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -93,6 +94,10 @@ def _finite(values: NDArray[np.generic], what: str) -> Floats:
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise Unmeasurable(f"{what} are no numbers") from None
+    flat = numbers.ravel(order="K")
+    if math.isfinite(np.dot(flat, flat)):
+        # With one NaN or infinity it would not be. Where squares are too large for a float, each value is looked at.
+        return numbers
     broken = int(numbers.size - np.count_nonzero(np.isfinite(numbers)))
     if broken:
         raise Unmeasurable(f"{broken:,} of {numbers.size:,} values of {what} are NaN or infinite")
@@ -259,7 +264,9 @@ def _auc(positive: NDArray[np.bool_], score: Floats) -> Influence:
     value = float(placement[positive].mean())
     # One row of each class that ends up amid the other class.
     reach = 0.5 * float(np.hypot(n / hits, n / (n - hits)))
-    return Influence(value, (placement - value) * np.where(positive, n / hits, n / (n - hits)), reach)
+    placement -= value
+    placement *= np.where(positive, n / hits, n / (n - hits))
+    return Influence(value, placement, reach)
 
 
 def log_loss(scores: Scores) -> Influence:

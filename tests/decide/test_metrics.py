@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.metrics as sk
+from scipy.stats import rankdata
 
 from tasks.decide.cells import Sample
 from tasks.decide.influence import COUNTED, FAMILIES, LOSSES
 from tasks.decide.intervals import bonett_price, clopper_pearson, least_sample, newcombe, quantile_bounds
 from tasks.decide.metrics import Unmeasurable, bounds, compare, measure
+from tasks.decide.ranks import midranks, placements
 from tasks.policy import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from tasks.records import Measurement, Scores
 
@@ -107,6 +109,30 @@ def test_an_auc_with_ties_is_that_of_scikit_learn(rows: int, digits: int) -> Non
         truth=truth, prediction=truth, probability=np.column_stack([1 - score, score]), classes=("no", "yes")
     )
     assert measure("roc_auc", scores).value == pytest.approx(sk.roc_auc_score(truth, score), abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", ["uniform", "ties", "crowded", "outlier", "huge", "constant", "zeros"])
+def test_many_values_have_the_ranks_that_few_would_have(shape: str) -> None:
+    """Also where most of them lie so near to each other that 31 bits cannot tell them apart."""
+    draw = np.random.default_rng(7)
+    plain = draw.random(30_000)
+    values = {
+        "uniform": plain,
+        "ties": np.round(plain, 2),
+        "crowded": np.r_[0.0, 1 - plain[:400] * 1e-12, plain],
+        "outlier": np.r_[plain * 1e-9, 1.0],
+        "huge": (plain - 0.5) * 1.7e308 * 2,
+        "constant": np.full(30_000, 0.3),
+        "zeros": np.where(plain < 0.5, 0.0, np.where(plain < 0.7, -0.0, plain)),
+    }[shape]
+    expected = rankdata(values)
+    assert np.array_equal(midranks(values), expected)
+    positive = draw.random(values.size) < 0.3
+    hits = int(positive.sum())
+    found = placements(positive, values, hits)
+    below = (expected[positive] - rankdata(values[positive])) / (values.size - hits)
+    assert np.array_equal(found[positive], below)
+    assert np.array_equal(found[~positive], 1 - (expected[~positive] - rankdata(values[~positive])) / hits)
 
 
 @pytest.mark.parametrize("metric", sorted(COUNTED))
