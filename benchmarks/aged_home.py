@@ -95,27 +95,41 @@ def models(home: Home, count: int) -> Path:
     return folder
 
 
-def requests(home: Home, count: int, *, start: datetime, end: datetime) -> None:
-    """So many more requests that were answered well, at even steps of this stretch of time."""
+def requests(home: Home, count: int, *, start: datetime, end: datetime, first: int = 0) -> None:
+    """So many more requests that were answered well, at even steps of this stretch of time.
+
+    Args:
+        home: Whose.
+        count: How many.
+        start: Of the stretch.
+        end: Of the stretch.
+        first: Number of the first one; those of one stretch have different numbers.
+    """
     step = max(1, (microseconds(end) - microseconds(start)) // max(1, count))
-    moment = f"{microseconds(start)} + n.k * {step}"
+    moment = f"{microseconds(start)} + (n.k - {first}) * {step}"
     with database(home.stores.requests) as connection:
         one = connection.execute(
             text("SELECT request_id FROM backstop_requests WHERE model = :model AND NOT failed LIMIT 1"),
             {"model": MODEL},
         ).scalar_one()
         other = {"request_id": f"'{start:%y%m%d}-' || printf('%012d', n.k)", "at": moment}
-        where = f"{_numbers(0, count - 1)} WHERE t.request_id = :one"
+        where = f"{_numbers(first, first + count - 1)} WHERE t.request_id = :one"
         copy(connection, "backstop_requests", other, where, one=one)
 
 
 def decisions(home: Home, count: int, judge: str = "health") -> None:
-    """So many more verdicts of a judge before those that there are, and the chain anew."""
+    """So many more verdicts before those that there are, each the first one of the watch, and the chain anew.
+
+    Args:
+        home: Whose.
+        count: How many.
+        judge: Whom they are put down for.
+    """
     with database(home.stores.ledger) as connection:
-        oldest = "(SELECT MIN(id) FROM backstop_decisions WHERE model = :model AND judge = :judge)"
+        oldest = "(SELECT MIN(id) FROM backstop_decisions WHERE model = :model AND judge = 'health')"
         where = f"{_numbers(1, count)} WHERE t.id = {oldest}"
         last = connection.execute(text("SELECT MAX(id) FROM backstop_decisions")).scalar_one()
-        copy(connection, "backstop_decisions", {}, where, model=MODEL, judge=judge)
+        copy(connection, "backstop_decisions", {"judge": f"'{judge}'"}, where, model=MODEL)
         # Those that were there come last, as they did before.
         shift = "UPDATE backstop_decisions SET id = id + :by WHERE id <= :last"
         connection.execute(text(shift), {"by": 10 * (last + count), "last": last})

@@ -83,7 +83,7 @@ def tick_by_requests(sizes: list[int], home: Home) -> Curve:
     end = aged_home.now() - 2 * aged_home.DAY
     for size in sizes:
         start = end - 30 * aged_home.DAY  # busier than now, and over: what a tick reads is the present day
-        aged_home.requests(home, size - there, start=start - there * timedelta(microseconds=1), end=end)
+        aged_home.requests(home, size - there, start=start, end=end, first=there)
         there = size
         curve.at(size, lambda: aged_home.tick(home), times=15)
     return curve

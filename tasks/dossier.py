@@ -213,7 +213,7 @@ def _encode_array(value: Any) -> Any:
             return {f"{_MARK}complement": _encode_array(array[:, 1])}
     plain = {f"{_MARK}array": array.dtype.newbyteorder("<").str, "shape": list(array.shape)}
     kept = _narrowed(array)
-    if kept.dtype != array.dtype:
+    if kept.dtype.itemsize != array.dtype.itemsize:
         plain["kept"] = kept.dtype.newbyteorder("<").str
     data = kept.astype(kept.dtype.newbyteorder("<"), copy=False).tobytes()
     return {**plain, "data": base64.b64encode(data).decode("ascii")}

@@ -37,7 +37,7 @@ def classes_of(model: Any, dataset: Dataset, policy: Policy) -> tuple[str, ...]:
     if policy.problem == "regression":
         return ()
     own = _ordered(getattr(model, "classes_", ()))
-    labels = _ordered([*own, *dataset.target.dropna()])
+    labels = _ordered([*own, *dataset.target.dropna().unique()])
     if not labels:
         raise ValueError(f"the model of {policy.model} has no classes_ and no row has a label; its classes are unknown")
     if policy.problem != "binary":

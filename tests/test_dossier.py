@@ -181,6 +181,7 @@ def test_whole_numbers_take_as_few_bytes_as_they_need_and_come_back_as_they_were
     given_ones = np.array([most, 0, 1, 1], dtype=np.int64)
     back = there_and_back(given_ones)
     assert (back.dtype, back.tolist()) == (given_ones.dtype, given_ones.tolist())
+    assert pack(Dossier("gate", {"it": given_ones})) == pack(Dossier("gate", {"it": given_ones.astype(">i8")}))
     codes = np.random.default_rng(0).integers(0, 2, 10_000)
     assert len(pack(Dossier("gate", {"it": codes}))) < 3_000
 

@@ -123,6 +123,7 @@ def test_homes_that_were_grown_hold_together_and_stay_quiet(home: Home) -> None:
     assert aged_home.tick(home) == "watching"
 
 
+@pytest.mark.slow
 def test_a_version_that_has_served_for_months_is_as_quiet_as_a_young_one() -> None:
     found = growth.tick_by_age([3, 40], Home(Path("unused")))
     assert found.sizes == [3, 40]

@@ -95,7 +95,9 @@ def _finite(values: NDArray[np.generic], what: str) -> Floats:
     except (TypeError, ValueError):
         raise Unmeasurable(f"{what} are no numbers") from None
     flat = numbers.ravel(order="K")
-    if math.isfinite(np.dot(flat, flat)):
+    with np.errstate(all="ignore"):
+        squares = float(np.dot(flat, flat))
+    if math.isfinite(squares):
         # With one NaN or infinity it would not be. Where squares are too large for a float, each value is looked at.
         return numbers
     broken = int(numbers.size - np.count_nonzero(np.isfinite(numbers)))
