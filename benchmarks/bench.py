@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ FOLDER = ROOT / ".bench"
 BENCHMARKS: dict[str, int] = {
     "drift_speed": 3,
     "growth_drift": 1,
+    "gate_speed": 1,
+    "overheads": 1,
+    "growth": 1,
     "tick_weight": 1,
     "serving": 1,
     "shadow_traffic": 1,
@@ -85,7 +89,8 @@ def chosen(only: str) -> tuple[str, ...]:
     lost = [part for part in asked if not any(name.startswith(part) for name in BENCHMARKS)]
     if lost:
         raise ValueError(f"there is no benchmark {', '.join(map(repr, lost))}; there are: {', '.join(BENCHMARKS)}")
-    return tuple(name for name in BENCHMARKS if not asked or any(name.startswith(part) for part in asked))
+    meant = [part if part in BENCHMARKS else f"{part}*" for part in asked]  # a whole name is no beginning of another
+    return tuple(name for name in BENCHMARKS if not asked or any(fnmatchcase(name, part) for part in meant))
 
 
 def order(names: Sequence[str], rounds: int | None = None) -> list[str]:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.growth import IMAGES
+from benchmarks.exponent import IMAGES
 
 if TYPE_CHECKING:
     from benchmarks.bench import Run

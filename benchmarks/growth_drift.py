@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import growth, proof
+from benchmarks import exponent, proof
 from benchmarks.drift_data import table, write
 from benchmarks.drift_peers import extra, streamed
 from benchmarks.drift_speed import judged
@@ -68,10 +68,10 @@ def lines(name: str, costs: Sequence[Cost]) -> list[Line]:
     sizes = [cost.size for cost in costs]
     told = ", ".join(f"{cost.size:,}: {cost.cpu:.3f} s, {cost.memory / 1e6:.0f} MB" for cost in costs)
     return [
-        Line(what=f"time over {name}", value=growth.exponent(sizes, [c.cpu for c in costs]), limit=LIMIT, told=told),
+        Line(what=f"time over {name}", value=exponent.exponent(sizes, [c.cpu for c in costs]), limit=LIMIT, told=told),
         Line(
             what=f"memory over {name}",
-            value=growth.exponent(sizes, [max(c.memory, _LEAST) for c in costs]),
+            value=exponent.exponent(sizes, [max(c.memory, _LEAST) for c in costs]),
             limit=LIMIT,
         ),
     ]
@@ -101,12 +101,12 @@ def main() -> None:
 def draw(found: dict[str, list[Cost]]) -> Path:
     """Seconds and megabytes over rows and over features."""
 
-    def curve(name: str, what: str) -> growth.Curve:
+    def curve(name: str, what: str) -> exponent.Curve:
         costs = found[name]
         values = [cost.cpu if what == "cpu" else max(cost.memory, _LEAST) / 1e6 for cost in costs]
         return [cost.size for cost in costs], values
 
-    return growth.picture(
+    return exponent.picture(
         "growth_drift",
         {
             "rows": ("seconds", {name: curve(name, "cpu") for name in ("rows", "rows, streamed")}),

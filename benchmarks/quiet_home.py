@@ -61,7 +61,7 @@ class Home:
         return self.folder / "many"
 
 
-def make(folder: Path, *, models: int, rows: int = ROWS, now: datetime | None = None) -> Home:
+def make(folder: Path, *, models: int, rows: int = ROWS, now: datetime | None = None, ago: timedelta = AGO) -> Home:
     """Make it.
 
     Args:
@@ -69,23 +69,24 @@ def make(folder: Path, *, models: int, rows: int = ROWS, now: datetime | None = 
         models: Beside the one.
         rows: Of the one; the others have a fiftieth of them.
         now: Its present; empty: this moment.
+        ago: Since when the models serve; the requests are those of the first day and a half.
     """
     home, moment = Home(folder), now or datetime.now(UTC)
     for place in (home.policy.parent, home.many):
         place.mkdir(parents=True)
     for table, count in (("customers", rows), ("few", max(2_000, rows // 50))):
-        _fill(folder, table, count, moment)
+        _fill(folder, table, count, moment - ago)
     _write(home.policy, "m0", folder, "customers")
     for number in range(1, models + 1):
         _write(home.many / f"m{number}.yaml", f"m{number}", folder, "few")
     for path in (home.policy, *sorted(home.many.iterdir())):
-        _first(home, path, moment)
+        _first(home, path, moment, ago)
     return home
 
 
-def _fill(folder: Path, table: str, rows: int, now: datetime) -> None:
+def _fill(folder: Path, table: str, rows: int, until: datetime) -> None:
     """Customers until shortly before the models were trained."""
-    frame = customers(rows, start=now - AGO - timedelta(days=DAYS), days=DAYS, seed=1)
+    frame = customers(rows, start=until - timedelta(days=DAYS), days=DAYS, seed=1)
     frame["observed_at"] = frame["observed_at"].dt.strftime("%Y-%m-%dT%H:%M:%S+00:00")
     engine = create_engine(f"sqlite:///{folder / 'customers.db'}")
     with engine.begin() as connection:
@@ -116,9 +117,10 @@ def _write(path: Path, model: str, folder: Path, table: str) -> None:
     path.write_text(yaml.safe_dump(policy, sort_keys=False), encoding="utf-8")
 
 
-def _first(home: Home, path: Path, now: datetime) -> None:
+def _first(home: Home, path: Path, now: datetime, ago: timedelta) -> None:
     """Train, promote, serve, and watch until it is known good."""
-    case = _case(home, path, now - AGO)
+    begun = now - ago
+    case = _case(home, path, begun)
     with case.ledger, tempfile.TemporaryDirectory() as scratch:
         standing = case.standing()
         observed = observe(case, standing)
@@ -128,11 +130,11 @@ def _first(home: Home, path: Path, now: datetime) -> None:
         promotion.advance(case, promotion.stage(case, standing, version, reach(dossier)))
     later = _case(home, path, now)
     with later.ledger:
-        rows = load_rows(later.policy, home.stores, start=now - timedelta(days=DAYS), end=now, remember=False)
+        rows = load_rows(later.policy, home.stores, start=begun - timedelta(days=DAYS), end=now, remember=False)
         minutes = AGO // timedelta(minutes=1)
-        rows = spread(rows.take(slice(-min(minutes, len(rows)), None)), now - AGO, AGO)
+        rows = spread(rows.take(slice(-min(minutes, len(rows)), None)), begun, AGO)
         serve(later, rows)
-    for moment in (now - AGO + timedelta(minutes=31), now):
+    for moment in (begun + timedelta(minutes=31), begun + AGO):
         seen = _case(home, path, moment)
         with seen.ledger:
             watch.tick(seen, seen.standing())

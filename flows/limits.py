@@ -11,7 +11,7 @@ from prefect.exceptions import MissingContextError
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from tasks.database import Busy
-from tasks.quantities import parse_duration
+from tasks.units import parse_duration
 
 _LONGEST = {"retrain": "6h", "learn": "1h", "watch": "5m", "rollout": "5m", "rollback": "30m", "promote": "30m"}
 """By flow. A tick of the watch or of a rollout that takes longer keeps the next ones out."""

@@ -25,8 +25,8 @@ from tasks.data import DataError, Dataset, load, validate
 from tasks.masking import mask
 from tasks.plugins import PluginError
 from tasks.policy import Policy
-from tasks.quantities import parse_duration
 from tasks.stores import Stores
+from tasks.units import parse_duration
 
 FOLDER = Path(".backtest")
 GENERATED = Path("policies/churn.yaml")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,9 @@ def load(folder: Path, *, trusted_types: Iterable[str] = (), allow_pickle: bool 
         UntrustedModel: Names the types or the format that are not allowed, and the remedy.
         ValueError: For a folder that holds no model of scikit-learn's flavour.
     """
-    path, serialization = _model_file(folder)
+    path, serialization, declared = _model_file(folder)
     if serialization == "skops":
-        return _load_skops(path, tuple(trusted_types))
+        return _load_skops(path, declared, tuple(trusted_types))
     if not allow_pickle:
         raise UntrustedModel(
             f"{path.name} in {folder} is a {serialization}, which runs code when it is loaded; "
@@ -101,25 +102,33 @@ def load(folder: Path, *, trusted_types: Iterable[str] = (), allow_pickle: bool 
         return pickle.load(file)  # noqa: S301  see above
 
 
-def _model_file(folder: Path) -> tuple[Path, str]:
-    """The file that holds the model, and how it is serialised."""
+def _model_file(folder: Path) -> tuple[Path, str, tuple[str, ...]]:
+    """The file that holds the model, how it is serialised, and the types that it says it holds."""
     description = folder / "MLmodel"
     if not description.is_file():
         raise ValueError(f"{folder} has no MLmodel file; it is no model that MLflow saved")
     try:
         flavour = yaml.safe_load(description.read_text("utf-8"))["flavors"]["sklearn"]
         name, serialization = str(flavour["pickled_model"]), str(flavour["serialization_format"])
+        declared = tuple(str(one) for one in flavour.get("skops_trusted_types") or ())
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(f"{description} describes no scikit-learn model: {error}; train it with Backstop") from error
     path = folder / name
     if path.parent != folder or not path.is_file() or path.is_symlink():
         raise ValueError(f"{description} names {name!r}, which is no file of the artifact; train the model again")
-    return path, serialization
+    return path, serialization, declared
 
 
-def _load_skops(path: Path, trusted_types: tuple[str, ...]) -> Any:
+def _load_skops(path: Path, declared: tuple[str, ...], trusted_types: tuple[str, ...]) -> Any:
+    """The model. The file is read once where it holds no other types than it says, and twice where they are asked for.
+
+    Either way skops builds nothing of a type that is not on the list it is given, and only allowed ones are.
+    """
     import skops.io  # noqa: PLC0415  digest and size are asked for without a model
+    from skops.io.exceptions import UntrustedTypesFoundException  # noqa: PLC0415  see above
 
+    with suppress(UntrustedTypesFoundException):
+        return skops.io.load(path, trusted=[name for name in declared if name in trusted_types or is_trusted(name)])
     found = tuple(skops.io.get_untrusted_types(file=path))
     check(found, trusted_types)
     return skops.io.load(path, trusted=list(found))

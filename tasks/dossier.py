@@ -28,8 +28,11 @@ from tasks import policy, records
 if TYPE_CHECKING:
     import numpy as np
 
-FORMAT = 1
-"""Of the bytes; another one cannot be read."""
+FORMAT = 2
+"""Of the bytes; those of a later one cannot be read.
+
+2: whole numbers are kept in as few bytes as they need.
+"""
 
 RULES = 3
 """Of the judges: raised whenever one of them says something else about the same evidence than it did before.
@@ -50,7 +53,7 @@ _RECORDS = {
         *(records.Scores, records.Signals, records.GateEvidence, records.ShadowEvidence, records.Look),
         *(records.HealthEvidence, records.RolloutEvidence, records.LearningEvidence, records.LiveShadow),
         *(records.Transition, records.Standing, records.Evaluation, records.Beside),
-        *(records.Sureness, records.Domain, records.Segments),
+        *(records.Sureness, records.Domain, records.Segments, records.Steps),
     )
 }
 _SECTIONS = {
@@ -63,6 +66,9 @@ _SECTIONS = {
         *(policy.Shadow, policy.Rollout, policy.Router, policy.Kserve, policy.Health, policy.Prometheus, policy.Learn),
     )
 }
+
+_LARGE = 1 << 20
+"""Characters from which on little is gained by trying hard to compress them, and seconds are lost: scores of rows."""
 
 _MARK = "~"
 _KINDS = frozenset("?bhilqBHILQefd")
@@ -105,7 +111,7 @@ def pack(dossier: Dossier) -> bytes:
     if dossier.basis is not None:
         plain["basis"] = dict(dossier.basis)
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return zlib.compress(text.encode("ascii"), level=6)
+    return zlib.compress(text.encode("ascii"), level=6 if len(text) < _LARGE else 1)
 
 
 def unpack(body: bytes) -> Dossier:
@@ -146,7 +152,7 @@ def basis(body: bytes) -> Mapping[str, Any] | None:
 
 def _plain(body: bytes) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(_unzip(body))
-    if plain["format"] != FORMAT:
+    if plain["format"] not in range(1, FORMAT + 1):
         raise TooNew(f"the evidence has format {plain['format']}, and this Backstop reads {FORMAT}; update it")
     return plain
 
@@ -205,8 +211,23 @@ def _encode_array(value: Any) -> Any:
     if array.dtype == np.float64 and array.ndim == 2 and array.shape[1] == 2:  # noqa: SIM102  reads better in two
         if (1.0 - array[:, 1]).tobytes() == array[:, 0].tobytes():  # of a binary problem half says everything
             return {f"{_MARK}complement": _encode_array(array[:, 1])}
-    data = base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode("ascii")
-    return {f"{_MARK}array": array.dtype.newbyteorder("<").str, "shape": list(array.shape), "data": data}
+    plain = {f"{_MARK}array": array.dtype.newbyteorder("<").str, "shape": list(array.shape)}
+    kept = _narrowed(array)
+    if kept.dtype.itemsize != array.dtype.itemsize:
+        plain["kept"] = kept.dtype.newbyteorder("<").str
+    data = kept.astype(kept.dtype.newbyteorder("<"), copy=False).tobytes()
+    return {**plain, "data": base64.b64encode(data).decode("ascii")}
+
+
+def _narrowed(array: Any) -> Any:
+    """Whole numbers of eight bytes in as few bytes as they need: class codes are small."""
+    import numpy as np  # noqa: PLC0415  see above
+
+    if array.dtype.kind != "i" or array.dtype.itemsize < 8 or not array.size:
+        return array
+    ends = np.array([array.min(), array.max()])
+    small = next(kind for kind in ("i1", "i2", "i4", "i8") if np.array_equal(ends.astype(kind), ends))
+    return array.astype(small)
 
 
 def _decode(value: Any) -> Any:
@@ -243,9 +264,10 @@ def _decode_array(value: dict[str, Any]) -> np.ndarray[Any, Any]:
     import numpy as np  # noqa: PLC0415  see above
 
     kind = np.dtype(value[f"{_MARK}array"])
-    if kind.char not in _KINDS:
-        raise Unreadable(f"the evidence holds an array of {kind}, which is never kept")
-    data = np.frombuffer(base64.b64decode(value["data"]), dtype=kind)
+    kept = np.dtype(value.get("kept", kind))
+    if kind.char not in _KINDS or kept.char not in _KINDS or not np.can_cast(kept, kind):
+        raise Unreadable(f"the evidence holds an array of {kind} kept as {kept}, which is never done")
+    data = np.frombuffer(base64.b64decode(value["data"]), dtype=kept)
     return data.astype(kind.newbyteorder("=")).reshape(value["shape"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -25,7 +26,7 @@ from tasks.policy import LatencyCheck, Policy, SliceCheck
 from tasks.records import Finding, GateEvidence, Scores, Segments, ShadowEvidence, Span, Standing
 from tasks.requests import Recorded, RequestLog
 from tasks.scoring import as_answers, classes_of, latencies, recorded_rows, score
-from tasks.tryout import answers_in_fresh_process
+from tasks.tryout import begun
 
 _ROUNDS = 3
 _NUMBERS = 10
@@ -42,8 +43,10 @@ def for_gate(case: Case, standing: Standing, made: Made) -> GateEvidence:
         made: The candidate.
     """
     gate = case.policy.gate
-    production, baseline_reason = _production_scores(case, standing, made)
-    loads, loads_reason = answers_in_fresh_process(made.folder, case.policy) if gate.fresh_process else (None, "")
+    # It makes itself ready beside the scoring, and is over before single rows are timed.
+    with begun(case.policy) if gate.fresh_process else nullcontext() as fresh:
+        production, baseline_reason = _production_scores(case, standing, made)
+        loads, loads_reason = (None, "") if fresh is None else fresh.of(made.folder)
     calls = _quietest(made, gate.latency) if gate.latency is not None else None
     return with_rows(
         GateEvidence(
@@ -87,16 +90,26 @@ def segments_of(features: pd.DataFrame, check: SliceCheck) -> Segments:
     if kind_of(column) == "number" and column.nunique() > _NUMBERS:
         names, codes = _quartiles(column.to_numpy(dtype=np.float64), missing)
     else:
-        levels = [text_of(value) for value in column]
-        frequent = [level for level, _ in Counter(level for level in levels if level).most_common(check.most)]
-        names = [*sorted(frequent), _OTHERS]
-        places = {name: place for place, name in enumerate(names[:-1])}
-        codes = np.array([places.get(str(level), len(names) - 1) for level in levels])
+        names, codes = _frequent(column, check.most)
     codes = np.where(missing, len(names), codes)
     names = [*names, _MISSING]
     used = np.unique(codes)
     kept = np.searchsorted(used, codes).astype(np.int16)
     return Segments(by=check.by, names=tuple(names[place] for place in used), codes=kept)
+
+
+def _frequent(column: pd.Series[Any], most: int) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """Names and codes of a text: its most frequent values, and the others together. Each value is looked at once."""
+    places, levels = pd.factorize(column, use_na_sentinel=False)
+    texts, times = [text_of(level) for level in levels], np.bincount(places, minlength=len(levels))
+    counted: Counter[str] = Counter()
+    for text, count in zip(texts, times.tolist(), strict=True):
+        if text:
+            counted[text] += count
+    names = [*sorted(name for name, _ in counted.most_common(most)), _OTHERS]
+    known = {name: place for place, name in enumerate(names[:-1])}
+    table = np.array([known.get(str(text), len(names) - 1) for text in texts], dtype=np.intp)
+    return names, table[places]
 
 
 def _quartiles(values: np.ndarray[Any, Any], missing: np.ndarray[Any, Any]) -> tuple[list[str], np.ndarray[Any, Any]]:

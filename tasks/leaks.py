@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.columns import kind_of
-from tasks.decide.influence import midranks
+from tasks.decide.ranks import midranks
 
 Floats = NDArray[np.float64]
 

@@ -137,7 +137,7 @@ def load_many(spec: str | list[str], environment: Mapping[str, str] = os.environ
     """
     policies: dict[Path, Policy] = {}
     problems: list[Problem] = []
-    folders: dict[Path, dict[Path, str]] = {}
+    folders: dict[Path, dict[str, list[Path]]] = {}
     for path, named in _asked_for(spec, environment, problems):
         if path.resolve() in policies:
             continue
@@ -156,7 +156,7 @@ def load_many(spec: str | list[str], environment: Mapping[str, str] = os.environ
 
 
 def _load(
-    path: Path, named: str | None, environment: Mapping[str, str], folders: dict[Path, dict[Path, str]]
+    path: Path, named: str | None, environment: Mapping[str, str], folders: dict[Path, dict[str, list[Path]]]
 ) -> Policy:
     draft = _Draft(path)
     text = _read(path)
@@ -178,7 +178,7 @@ def _load(
     return _anchored(policy, text, draft)
 
 
-def _twin(path: Path, model: str, folders: dict[Path, dict[Path, str]]) -> Path | None:
+def _twin(path: Path, model: str, folders: dict[Path, dict[str, list[Path]]]) -> Path | None:
     """Another policy file of the same folder for the same model: two flows would follow different rules for it.
 
     Args:
@@ -191,19 +191,19 @@ def _twin(path: Path, model: str, folders: dict[Path, dict[Path, str]]) -> Path 
     folder = path.absolute().parent
     if folder not in folders:
         folders[folder] = _models_in(folder)
-    found = folders[folder].items()
-    return next((other for other, named in found if named == model and other.resolve() != path.resolve()), None)
+    named = folders[folder].get(model, ())
+    return next((other for other in named if other.resolve() != path.resolve()), None)
 
 
-def _models_in(folder: Path) -> dict[Path, str]:
-    """The model that each policy file of a folder names; what cannot be read names none, whoever loads it hears it."""
-    named: dict[Path, str] = {}
+def _models_in(folder: Path) -> dict[str, list[Path]]:
+    """Policy files of a folder by the model that they name; of one that cannot be read, whoever loads it hears."""
+    named: dict[str, list[Path]] = {}
     with suppress(OSError):
         for path in sorted(folder.iterdir()):
             with suppress(OSError):
                 text = path.read_text("utf-8-sig", errors="replace") if path.suffix in _SUFFIXES else ""
                 if model := _MODEL.search(text):
-                    named[path] = model[1]
+                    named.setdefault(model[1], []).append(path)
     return named
 
 

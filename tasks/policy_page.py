@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from tasks.policy import Policy, Section
 from tasks.policy_file import load
 from tasks.policy_words import percent, read_aloud
-from tasks.quantities import format_duration, format_size, parse_duration, parse_share, parse_size
+from tasks.units import format_duration, format_size, parse_duration, parse_share, parse_size
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "policy.md"

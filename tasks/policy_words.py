@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tasks.policy import PINBALL_METRICS, Gate, Learn, Policy, Rollout, Shadow, Triggers
-from tasks.quantities import format_duration, format_size
+from tasks.units import format_duration, format_size
 
 LOSSES = frozenset({"rmse", "mae", "log_loss", "brier", *PINBALL_METRICS})
 """Metrics of which less is better."""

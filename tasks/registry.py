@@ -141,12 +141,7 @@ class Registry:
             RegistryMismatch: When MLflow did not do what it was told; the next reconcile takes it up.
         """
         with patience.little(self._place):
-            known = self.view(standing.model).versions
-        if version not in known:
-            raise MissingVersion(
-                f"MLflow at {self._place} has no version {version} of {standing.model}, so it cannot {action} it; look "
-                "at the versions that are there"
-            )
+            self._look_up(standing.model, version, action)
         transition = ledger.intend(
             model=standing.model,
             based_on=standing.seq,
@@ -350,6 +345,22 @@ class Registry:
                 f"Production {view.production}, Staging {view.staging}, champion {view.champion}, challenger "
                 f"{view.challenger}; somebody changes stages beside Backstop. Run the flow again: it reconciles first"
             )
+
+    def _look_up(self, model: str, version: str, action: Action) -> None:
+        """See that MLflow has a version; one question, however many others there are.
+
+        Raises:
+            MissingVersion: When it does not.
+        """
+        try:
+            self._client.get_model_version(model, version)
+        except MlflowException as error:
+            if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                raise
+            raise MissingVersion(
+                f"MLflow at {self._place} has no version {version} of {model}, so it cannot {action} it; look at the "
+                "versions that are there"
+            ) from error
 
     def _location(self, model: str, version: str) -> str:
         """Where the version's files are, as a path or a URI."""

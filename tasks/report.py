@@ -11,8 +11,8 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from tasks.places import Places
-from tasks.quantities import format_size
 from tasks.records import Finding, Report, Transition, Verdict
+from tasks.units import format_size
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from tasks.database import Moment, Ticks
 
-LEDGER_REVISION = "0005"
+LEDGER_REVISION = "0006"
 LOG_REVISION = "0002"
 """Newest migration of each; a test holds the tables below against what the migrations make."""
 
@@ -83,6 +83,7 @@ decisions = Table(
 )
 Index("backstop_decisions_by_judge", decisions.c.model, decisions.c.judge, decisions.c.id)
 Index("backstop_decisions_by_trail", decisions.c.trail)
+Index("backstop_decisions_by_model", decisions.c.model, decisions.c.id)
 
 evidence = Table(
     "backstop_evidence",
@@ -104,6 +105,7 @@ facts = Table(
     Column("trail", String(64), nullable=False),
 )
 Index("backstop_facts_by_version", facts.c.model, facts.c.version, facts.c.id)
+Index("backstop_facts_by_fact", facts.c.model, facts.c.fact, facts.c.id)
 
 versions = Table(
     "backstop_versions",

@@ -94,6 +94,8 @@ def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...]) -> Scores:
 
 def _reordered(raw: Floats, codes: NDArray[np.intp], classes: tuple[str, ...]) -> Floats:
     """Columns in the order of ``classes``; a class that the model does not know has probability 0."""
+    if np.array_equal(codes, np.arange(len(classes))):
+        return np.ascontiguousarray(raw)
     probability = np.zeros((len(raw), len(classes)))
     known = codes >= 0
     probability[:, codes[known]] = raw[:, known]
@@ -104,10 +106,24 @@ def _doubtful(raw: Floats) -> NDArray[np.intp]:
     """Rows where another threshold than the largest probability would show first."""
     if raw.shape[1] < 2:
         return np.arange(min(len(raw), _SPREAD))
-    top = np.partition(raw, -2, axis=1)[:, -2:]
-    nearest = np.argsort(top[:, 1] - top[:, 0], kind="stable")[:_NEAREST]
+    if raw.shape[1] == 2:
+        apart = np.abs(raw[:, 1] - raw[:, 0])
+    else:
+        top = np.partition(raw, -2, axis=1)[:, -2:]
+        apart = top[:, 1] - top[:, 0]
+    nearest = _smallest(apart, _NEAREST)
     spread = np.linspace(0, len(raw) - 1, min(len(raw), _SPREAD)).astype(np.intp)
     return np.union1d(nearest, spread)
+
+
+def _smallest(values: Floats, most: int) -> NDArray[np.intp]:
+    """Places of the smallest values, of equal ones the first; NaN is none of them."""
+    if values.size > most:
+        limit = np.partition(values, most - 1)[most - 1]  # NaN, which is sorted last, where most are NaN
+        places = np.flatnonzero(values <= limit) if limit == limit else np.arange(values.size)  # noqa: PLR0124  NaN
+    else:
+        places = np.arange(values.size)
+    return places[np.argsort(values[places], kind="stable")][:most]
 
 
 def _predicted(model: Any, features: pd.DataFrame) -> NDArray[Any]:
@@ -152,7 +168,16 @@ def _codes(labels: Any, classes: tuple[str, ...], what: str, *, strict: bool = T
 
 
 def _factorized(labels: Any) -> tuple[list[Any], NDArray[np.intp]]:
-    places, levels = pd.factorize(np.array(list(labels), dtype=object))
+    """The different labels, and which of them each one is; -1 for a null."""
+    if isinstance(labels, pd.Series):
+        values = labels.to_numpy()
+    elif isinstance(labels, np.ndarray):
+        values = labels
+    else:
+        values = np.array(list(labels), dtype=object)
+    if values.dtype.kind not in "iufbO":
+        values = values.astype(object)
+    places, levels = pd.factorize(values)
     return list(levels), places
 
 

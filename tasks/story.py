@@ -16,8 +16,8 @@ from sqlalchemy import ColumnElement, Row, Table, case, distinct, or_, select, u
 
 from tasks import schema
 from tasks.ledger import Decision, Ledger
-from tasks.quantities import format_size
 from tasks.records import Verdict
+from tasks.units import format_size
 
 Kind = Literal["decision", "version", "lesson", "transition", "rollout", "fact", "notification"]
 Mark = Literal["good", "bad", "unsure", "plain"]

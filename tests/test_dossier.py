@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import math
@@ -175,6 +176,21 @@ def test_half_of_a_binary_probability_is_kept_only_where_it_says_everything() ->
     assert size["half"] < 0.6 * size["all"]
 
 
+@pytest.mark.parametrize("most", [0, 127, 128, -129, 2**15, 2**31 - 1, 2**31, -(2**63)])
+def test_whole_numbers_take_as_few_bytes_as_they_need_and_come_back_as_they_were(most: int) -> None:
+    given_ones = np.array([most, 0, 1, 1], dtype=np.int64)
+    back = there_and_back(given_ones)
+    assert (back.dtype, back.tolist()) == (given_ones.dtype, given_ones.tolist())
+    assert pack(Dossier("gate", {"it": given_ones})) == pack(Dossier("gate", {"it": given_ones.astype(">i8")}))
+    codes = np.random.default_rng(0).integers(0, 2, 10_000)
+    assert len(pack(Dossier("gate", {"it": codes}))) < 3_000
+
+
+def test_evidence_of_the_first_format_can_still_be_read() -> None:
+    plain = {"~array": "<i8", "shape": [2], "data": base64.b64encode(np.array([1, 2]).tobytes()).decode("ascii")}
+    assert unpack(body(plain, format=1)).given["it"].tolist() == [1, 2]
+
+
 # Nothing else.
 
 
@@ -237,6 +253,8 @@ FINDING = {"name": "a", "outcome": "ok", "reason": "r"}
         body({"~array": "|O", "shape": [1], "data": "AAAAAAAAAAA="}),
         body({"~array": "<f8", "shape": [2], "data": "AAAAAAAAAAA="}),
         body({"~array": "<c8", "shape": [1], "data": "AAAAAAAAAAA="}),
+        body({"~array": "<i8", "kept": "|O", "shape": [1], "data": "AAAAAAAAAAA="}),
+        body({"~array": "<i8", "kept": "<f8", "shape": [1], "data": "AAAAAAAAAAA="}),
         body({"~moment": "yesterday"}),
         body({"~float": [1]}),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import drift_speed, growth
+from benchmarks import drift_speed, exponent
 from benchmarks.drift_data import KINDS, table, write
 from tasks import streamed
 from tasks.profile import count, describe
@@ -28,11 +28,14 @@ def test_a_file_of_mixed_columns_has_the_profile_of_its_rows(tmp_path: Path) -> 
 
 
 def test_a_streamed_file_takes_the_memory_of_one_column_and_no_more(tmp_path: Path) -> None:
-    path = str(write(tmp_path / "x.parquet", 1_500_000, 4, seed=3))
-    found = drift_speed.measured(sys.executable, "streamed", path, path)
-    assert found["columns"] == 4
-    # 12 MB are one column; what reads the file takes some thirty more, whatever its size.
-    assert found["extra"] < 60e6, found
+    grown = []
+    for rows in (300_000, 1_500_000):
+        path = str(write(tmp_path / f"{rows}.parquet", rows, 4, seed=3))
+        found = drift_speed.measured(sys.executable, "streamed", path, path)
+        assert found["columns"] == 4
+        grown.append(found["extra"])
+    # A column of the rows that came on top has 10 MB, and the whole table 38; what reads the file takes some sixty.
+    assert grown[1] - grown[0] < 25e6, grown
 
 
 def test_a_contender_that_fails_is_no_result() -> None:
@@ -42,16 +45,16 @@ def test_a_contender_that_fails_is_no_result() -> None:
 
 def test_the_exponent_is_that_of_the_growth() -> None:
     sizes = [1e4, 1e5, 1e6]
-    assert growth.exponent(sizes, [3 * size**1.5 for size in sizes]) == pytest.approx(1.5)
-    assert growth.exponent(sizes, [2.0, 2.0, 2.0]) == pytest.approx(0)
+    assert exponent.exponent(sizes, [3 * size**1.5 for size in sizes]) == pytest.approx(1.5)
+    assert exponent.exponent(sizes, [2.0, 2.0, 2.0]) == pytest.approx(0)
     for costs in ([1.0, 0.0, 1.0], [1.0, float("nan"), 1.0]):
         with pytest.raises(ValueError, match="all positive"):
-            growth.exponent(sizes, costs)
+            exponent.exponent(sizes, costs)
 
 
 def test_growth_is_drawn(tmp_path: Path) -> None:
     curve = ([1.0, 10.0], [1.0, 20.0])
-    path = growth.picture(
+    path = exponent.picture(
         "x", {"rows": ("seconds", {"a": curve, "b": curve}), "features": ("MB", {"a": curve})}, tmp_path
     )
     assert path.name == "bench-x.png"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.quantities import format_duration, format_size, parse_duration, parse_share, parse_size
+from tasks.units import format_duration, format_size, parse_duration, parse_share, parse_size
 
 
 @pytest.mark.parametrize(

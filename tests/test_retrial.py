@@ -267,7 +267,7 @@ def test_a_decision_from_before_evidence_was_kept_is_unknown(ledger: Ledger) -> 
 
 def test_evidence_of_a_later_backstop_is_unknown(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
-        later.setattr("tasks.dossier.FORMAT", 2)
+        later.setattr("tasks.dossier.FORMAT", 3)
         put_down(ledger, health())
     found = judged_again(ledger)
     assert (found.outcome, "update it" in found.reason) == ("unknown", True)

@@ -15,7 +15,7 @@ import pytest
 from samples import END, START, Guess, policy
 from sklearn.model_selection import FixedThresholdClassifier
 
-from tasks import example, tracking, training
+from tasks import example, scoring, tracking, training
 from tasks.columns import text_of
 from tasks.data import Dataset, Split, load, split
 from tasks.decide.influence import Unmeasurable
@@ -102,6 +102,13 @@ def test_a_model_scores_each_row_once(made: tuple[Policy, Fitted, Split]) -> Non
     assert scores.probability is not None
     assert np.allclose(scores.probability, fitted.model.predict_proba(everything.features))
     assert len(parts.holdout) < len(everything)
+
+
+@pytest.mark.parametrize("nulls", [0, 5, 995, 1000])
+def test_the_rows_nearest_to_a_tie_are_the_same_however_many_are_as_near(nulls: int) -> None:
+    values = np.round(np.random.default_rng(0).random(1000), 2)
+    values[:nulls] = np.nan
+    assert scoring._smallest(values, 200).tolist() == np.argsort(values, kind="stable")[:200].tolist()
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.49, 0.51, 0.9])

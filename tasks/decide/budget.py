@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from tasks.decide import phrase
-from tasks.policy import FalseRetrains, Triggers
 from tasks.records import Finding, Signals
+
+if TYPE_CHECKING:
+    from tasks.policy import FalseRetrains, Triggers
 
 CHANCE = ("drift", "performance", "multivariate", "concept", "prediction")
 """Triggers that chance can set off. A clock, a count of rows and a changed column are what they are."""

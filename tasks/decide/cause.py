@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from tasks.decide import phrase
 from tasks.decide.eprocess import bets, mixed, trace
 from tasks.decide.health import contradiction
-from tasks.policy import Health
 from tasks.records import Beside, Finding, HealthEvidence, Look
+
+if TYPE_CHECKING:
+    from tasks.policy import Health
 
 if TYPE_CHECKING:
     from tasks.decide.arms import Counts

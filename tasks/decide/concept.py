@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,8 +24,10 @@ from tasks.decide.eprocess import bets, smallest_visible
 from tasks.decide.influence import Unmeasurable
 from tasks.decide.intervals import Floats, clopper_pearson
 from tasks.decide.sequential import replay
-from tasks.policy import ConceptTrigger
 from tasks.records import Finding, Look
+
+if TYPE_CHECKING:
+    from tasks.policy import ConceptTrigger
 
 DAY = timedelta(days=1)
 """Length of a look."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from tasks.decide import phrase
 from tasks.decide.influence import UNIT, Unmeasurable
 from tasks.decide.intervals import normal_quantile
 from tasks.decide.metrics import bounds
-from tasks.policy import PerformanceTrigger
 from tasks.records import Finding, Measurement
+
+if TYPE_CHECKING:
+    from tasks.policy import PerformanceTrigger
 
 _POWER = 0.95
 """How often a loss must be found to be one that "would have been found"."""

@@ -6,11 +6,15 @@ curve is the size of the effect, and does not grow with the number of rows.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tasks.decide import phrase
 from tasks.decide.influence import Unmeasurable
 from tasks.decide.metrics import bounds
-from tasks.policy import MultivariateTrigger
 from tasks.records import Domain, Finding
+
+if TYPE_CHECKING:
+    from tasks.policy import MultivariateTrigger
 
 
 def judge(domain: Domain, rules: MultivariateTrigger) -> Finding:

@@ -11,15 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import chndtr, ndtr, ndtri
 
 from tasks.decide import phrase
 from tasks.decide.influence import Unmeasurable
-from tasks.decide.intervals import Floats, clopper_pearson, newcombe, normal_quantile
-from tasks.policy import DriftTrigger, PredictionTrigger
+from tasks.decide.intervals import Floats, chi_square_tail, clopper_pearson, newcombe, normal_quantile, normal_tail
 from tasks.records import ColumnProfile, Finding, Outcome
+
+if TYPE_CHECKING:
+    from tasks.policy import DriftTrigger, PredictionTrigger
 
 LEVELS = 0.01
 """Share of rows by which new or vanished categories must be shown to have changed; one misspelt row is no drift."""
@@ -48,8 +50,8 @@ class Shift:
         if degrees < 1:
             return 1.0
         if shift + degrees > _LARGE:
-            return float(ndtr((degrees + shift - value) / math.sqrt(2 * (degrees + 2 * shift))))
-        return float(np.clip(1 - chndtr(value, degrees, shift), 0.0, 1.0))
+            return normal_tail((degrees + shift - value) / math.sqrt(2 * (degrees + 2 * shift)))
+        return float(np.clip(1 - chi_square_tail(value, degrees, shift), 0.0, 1.0))
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Bounds of the true index, by the mean and variance of the non-central chi-square."""
@@ -360,9 +362,9 @@ def _probit_gap(was: int, rows: int, now: int, new: int, confidence: float) -> f
 
     Bounds of a difference from those of its parts (Zou and Donner 2008), these being exact.
     """
-    before, after = (float(ndtri((hits + 0.5) / (n + 1))) for hits, n in ((was, rows), (now, new)))
-    low, high = (float(ndtri(bound)) for bound in clopper_pearson(was, rows, confidence))
-    new_low, new_high = (float(ndtri(bound)) for bound in clopper_pearson(now, new, confidence))
+    before, after = (normal_quantile((hits + 0.5) / (n + 1)) for hits, n in ((was, rows), (now, new)))
+    low, high = (normal_quantile(bound) for bound in clopper_pearson(was, rows, confidence))
+    new_low, new_high = (normal_quantile(bound) for bound in clopper_pearson(now, new, confidence))
     rise = after - before - math.hypot(after - new_low, high - before)
     fall = before - after - math.hypot(before - low, new_high - after)
     return max(rise, fall, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from tasks.decide import phrase, slices, stability
 from tasks.decide.influence import FAMILIES
 from tasks.decide.intervals import least_sample, quantile_bounds
 from tasks.decide.metrics import Custom, Difference, Unmeasurable, bounds, measure, paired
-from tasks.policy import Gate, LatencyCheck, PerformanceCheck, Problem, RegressionCheck
-from tasks.quantities import format_size
 from tasks.records import Finding, GateEvidence, Measurement, Outcome, Verdict
+from tasks.units import format_size
+
+if TYPE_CHECKING:
+    from tasks.policy import Gate, LatencyCheck, PerformanceCheck, Problem, RegressionCheck
 
 _NO_CUSTOM: Mapping[str, Custom] = MappingProxyType({})
 

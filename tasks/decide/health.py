@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from tasks.decide import phrase
 from tasks.decide.eprocess import mixed, smallest_visible, trace
-from tasks.policy import Health, Problem
 from tasks.records import Finding, HealthEvidence, Look, Outcome, Verdict
+
+if TYPE_CHECKING:
+    from tasks.policy import Health, Problem
 
 _SLOW = 0.05  # of the requests may be slower than a p95
 _UNREAD, _PARTLY = "health could not be read", "but not all is seen"

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.decide.cells import Cells, Codes, Sample, counted, joined
 from tasks.decide.intervals import Floats
+from tasks.decide.ranks import placements
 from tasks.records import Scores
 
-Codes = NDArray[np.intp]
 Average = Literal["plain", "macro", "weighted"]
 
 
@@ -36,25 +37,34 @@ class Influence:
 
     Attributes:
         value: In the metric's own unit.
-        psi: shape (n,), influence of each row, mean zero.
+        each: Influence of each row, shape (n,), or of each cell, shape (m,); the mean over the rows is zero.
         reach: How far one row that turns from right to wrong moves the value, times n; of amounts, one that is
             answered with the mean. It keeps a sample without errors from claiming that there are none.
+        cells: Where rows of one cell have the same influence.
     """
 
     value: float
-    psi: Floats
+    each: Floats
     reach: float = 0.0
+    cells: Cells | None = None
 
+    @property
+    def psi(self) -> Floats:
+        """Shape (n,), influence of each row."""
+        return self.each if self.cells is None else self.each[self.cells.of]
 
-def midranks(values: Floats) -> Floats:
-    """Ranks 1..n; equal values share the mean of theirs. Shape (n,)."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    sizes = np.diff(np.r_[starts, values.size])
-    ranks = np.empty(values.size)
-    ranks[order] = np.repeat(starts + (sizes + 1) / 2, sizes)
-    return ranks
+    def sample(self) -> Sample:
+        """The influences of the rows."""
+        return Sample(self.each, None if self.cells is None else self.cells.count)
+
+    def minus(self, other: Influence) -> Sample:
+        """The differences of the rows' influences from those of another model on the same rows."""
+        mine, theirs = self.cells, other.cells
+        if mine is None or theirs is None or mine.count.size * theirs.count.size > mine.of.size:
+            return Sample(self.psi - other.psi)
+        of = joined(mine.of, theirs.of, mine.count.size, theirs.count.size)
+        count = counted(of, mine.count.size * theirs.count.size)
+        return Sample(np.subtract.outer(self.each, other.each).ravel(), count.astype(np.float64))
 
 
 def checked(scores: Scores) -> Scores:
@@ -63,7 +73,8 @@ def checked(scores: Scores) -> Scores:
     Raises:
         Unmeasurable: For no rows, NaN or infinity anywhere, or arrays that do not belong together.
     """
-    truth, prediction = _finite(scores.truth, "the labels"), _finite(scores.prediction, "the predictions")
+    truth = _whole(scores.truth, scores, "the labels")
+    prediction = _whole(scores.prediction, scores, "the predictions")
     if truth.ndim != 1 or truth.size == 0:
         raise Unmeasurable("there are no labelled rows to measure on")
     if prediction.shape != truth.shape:
@@ -76,11 +87,23 @@ def checked(scores: Scores) -> Scores:
     return Scores(truth=truth, prediction=prediction, probability=probability, classes=scores.classes)
 
 
+def _whole(values: NDArray[np.generic], scores: Scores, what: str) -> NDArray[Any]:
+    """Class codes stay the whole numbers that they are, which cannot be NaN; all else becomes floats."""
+    codes = np.asarray(values)
+    return codes if scores.classes and codes.dtype.kind in "iu" else _finite(values, what)
+
+
 def _finite(values: NDArray[np.generic], what: str) -> Floats:
     try:
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise Unmeasurable(f"{what} are no numbers") from None
+    flat = numbers.ravel(order="K")
+    with np.errstate(all="ignore"):
+        squares = float(np.dot(flat, flat))
+    if squares <= _LARGEST**2:
+        # With one NaN, infinity or value beyond the largest it would not be; then each value is looked at.
+        return numbers
     broken = int(numbers.size - np.count_nonzero(np.isfinite(numbers)))
     if broken:
         raise Unmeasurable(f"{broken:,} of {numbers.size:,} values of {what} are NaN or infinite")
@@ -91,55 +114,75 @@ def _finite(values: NDArray[np.generic], what: str) -> Floats:
 
 def _codes(scores: Scores) -> tuple[Codes, Codes, int]:
     """Labels and predictions as class codes, and the number of classes."""
-    truth, prediction = scores.truth.astype(np.intp), scores.prediction.astype(np.intp)
-    if np.any(truth != scores.truth) or np.any(prediction != scores.prediction):
-        raise Unmeasurable("labels and predictions must be class codes 0, 1, 2 ...; these hold fractions")
-    if min(truth.min(), prediction.min()) < 0:
+    truth, prediction = _whole_codes(scores.truth), _whole_codes(scores.prediction)
+    # Read as unsigned, a negative number is the largest of all.
+    highest = int(max(codes.view(np.uintp).max() for codes in (truth, prediction)))
+    if highest > np.iinfo(np.intp).max:
         raise Unmeasurable("a class code is negative; codes are 0, 1, 2 ...")
-    highest = int(max(truth.max(), prediction.max())) + 1
+    highest += 1
     if scores.classes and highest > len(scores.classes):
         raise Unmeasurable(f"class code {highest - 1} is not among the {len(scores.classes)} classes")
     return truth, prediction, max(highest, len(scores.classes), 2)
 
 
+def _whole_codes(values: NDArray[Any]) -> Codes:
+    codes = values.astype(np.intp, copy=False)
+    if codes is not values and not np.array_equal(codes, values):
+        raise Unmeasurable("labels and predictions must be class codes 0, 1, 2 ...; these hold fractions")
+    return codes
+
+
+def _cells(scores: Scores) -> Cells:
+    """The rows counted by label and answer; where most cells would be empty, only those that are not."""
+    truth, prediction, classes = _codes(scores)
+    if classes * classes <= max(truth.size, 4):
+        held = np.arange(classes * classes)
+        of = joined(truth, prediction, classes, classes)
+        count = counted(of, classes * classes)
+    else:
+        held, of, count = np.unique(truth * classes + prediction, return_inverse=True, return_counts=True)
+    return Cells(held // classes, held % classes, count.astype(np.float64), of, classes)
+
+
 def accuracy(scores: Scores) -> Influence:
     """Share of right answers."""
-    truth, prediction, _ = _codes(scores)
-    right = (truth == prediction).astype(np.float64)
-    value = float(right.mean())
-    return Influence(value, right - value, reach=1.0)
+    cells = _cells(scores)
+    right = (cells.truth == cells.prediction).astype(np.float64)
+    value = float(right @ cells.count) / cells.of.size
+    return Influence(value, right - value, reach=1.0, cells=cells)
 
 
-def recall_family(scores: Scores, average: Average) -> Influence:
+def recall_family(cells: Cells, average: Average) -> Influence:
     """Recall per class; ``macro`` over the classes that have rows is balanced accuracy.
 
     psi = w_t (1{p = t} - R_t) / P(t), the influence function of a ratio of means.
     """
-    truth, prediction, classes = _codes(scores)
-    share = np.bincount(truth, minlength=classes) / truth.size
-    weights = _weights(average, classes, share > 0)
+    truth = cells.truth
+    share = cells.share(truth)
+    weights = _weights(average, cells.classes, share > 0)
     if not weights @ share:
         raise Unmeasurable("recall is undefined: no row has the positive class")
-    right = (truth == prediction).astype(np.float64)
-    recall = _ratio(np.bincount(truth, weights=right, minlength=classes) / truth.size, share)
+    right = (truth == cells.prediction).astype(np.float64)
+    recall = _ratio(cells.share(truth, right), share)
     psi = _ratio(weights, share)[truth] * (right - recall[truth])
-    return Influence(float(weights @ recall), psi, reach=float(np.linalg.norm(_ratio(weights, share))))
+    return Influence(float(weights @ recall), psi, reach=float(np.linalg.norm(_ratio(weights, share))), cells=cells)
 
 
 def balanced_accuracy(scores: Scores) -> Influence:
     """Mean recall over the classes that the labels hold."""
-    return recall_family(scores, "macro")
+    return recall_family(_cells(scores), "macro")
 
 
 def recall(scores: Scores) -> Influence:
     """Of the positive class; the mean over all classes, labelled or predicted, in multiclass."""
-    truth, prediction, classes = _codes(scores)
-    if classes == 2:
-        return recall_family(scores, "plain")
+    cells = _cells(scores)
+    if cells.classes == 2:
+        return recall_family(cells, "plain")
     # A class that is predicted but never right counts as recall 0, as in scikit-learn.
-    mean = recall_family(scores, "macro")
-    held, seen = np.unique(truth).size, np.union1d(truth, prediction).size
-    return Influence(mean.value * held / seen, mean.psi * held / seen, mean.reach * held / seen)
+    mean = recall_family(cells, "macro")
+    labelled, answered = cells.share(cells.truth) > 0, cells.share(cells.prediction) > 0
+    part = np.count_nonzero(labelled) / np.count_nonzero(labelled | answered)
+    return Influence(mean.value * part, mean.each * part, mean.reach * part, cells)
 
 
 def precision(scores: Scores) -> Influence:
@@ -147,31 +190,31 @@ def precision(scores: Scores) -> Influence:
 
     psi = w_p (1{p = t} - P_p) / P(predicted p).
     """
-    truth, prediction, classes = _codes(scores)
-    share = np.bincount(prediction, minlength=classes) / truth.size
-    present = (np.bincount(truth, minlength=classes) > 0) | (share > 0)
-    weights = _weights("plain" if classes == 2 else "macro", classes, present)
+    cells = _cells(scores)
+    prediction = cells.prediction
+    share = cells.share(prediction)
+    present = (cells.share(cells.truth) > 0) | (share > 0)
+    weights = _weights("plain" if cells.classes == 2 else "macro", cells.classes, present)
     if not weights @ share:
         raise Unmeasurable("precision is undefined: the positive class is never predicted")
-    right = (truth == prediction).astype(np.float64)
-    hit = _ratio(np.bincount(prediction, weights=right, minlength=classes) / truth.size, share)
+    right = (cells.truth == prediction).astype(np.float64)
+    hit = _ratio(cells.share(prediction, right), share)
     psi = _ratio(weights, share)[prediction] * (right - hit[prediction])
-    return Influence(float(weights @ hit), psi, reach=float(np.linalg.norm(_ratio(weights, share))))
+    return Influence(float(weights @ hit), psi, reach=float(np.linalg.norm(_ratio(weights, share))), cells=cells)
 
 
-def f1_family(scores: Scores, average: Average) -> Influence:
+def f1_family(cells: Cells, average: Average) -> Influence:
     """F1 per class, of the positive class, or averaged.
 
     Per class psi = (2 tp - F (2 tp + fp + fn)) / mean(2 tp + fp + fn) (the delta method on the confusion counts;
     Takahashi et al. 2022, section 3). Weighted F1 adds what the row does to the weights.
     """
-    truth, prediction, classes = _codes(scores)
-    n = truth.size
-    share = np.bincount(truth, minlength=classes) / n
-    spread = share + np.bincount(prediction, minlength=classes) / n
+    truth, prediction = cells.truth, cells.prediction
+    share = cells.share(truth)
+    spread = share + cells.share(prediction)
     right = (truth == prediction).astype(np.float64)
-    score = _ratio(2 * np.bincount(truth, weights=right, minlength=classes) / n, spread)
-    weights = share if average == "weighted" else _weights(average, classes, spread > 0)
+    score = _ratio(2 * cells.share(truth, right), spread)
+    weights = share if average == "weighted" else _weights(average, cells.classes, spread > 0)
     if not weights @ spread:
         raise Unmeasurable("F1 is undefined: the positive class is neither labelled nor predicted")
     value = float(weights @ score)
@@ -179,22 +222,23 @@ def f1_family(scores: Scores, average: Average) -> Influence:
     psi = 2 * right * per_row[truth] - (per_row * score)[truth] - (per_row * score)[prediction]
     if average == "weighted":
         psi += score[truth] - value
-    return Influence(value, psi, reach=float(np.linalg.norm(per_row * (2 - score))))
+    return Influence(value, psi, reach=float(np.linalg.norm(per_row * (2 - score))), cells=cells)
 
 
 def f1(scores: Scores) -> Influence:
     """Of the positive class; macro in multiclass."""
-    return f1_family(scores, "plain" if _codes(scores)[2] == 2 else "macro")
+    cells = _cells(scores)
+    return f1_family(cells, "plain" if cells.classes == 2 else "macro")
 
 
 def f1_macro(scores: Scores) -> Influence:
     """Mean over the classes that are labelled or predicted."""
-    return f1_family(scores, "macro")
+    return f1_family(_cells(scores), "macro")
 
 
 def f1_weighted(scores: Scores) -> Influence:
     """Mean over the classes, weighted by their labels."""
-    return f1_family(scores, "weighted")
+    return f1_family(_cells(scores), "weighted")
 
 
 def _weights(average: Average, classes: int, present: NDArray[np.bool_]) -> Floats:
@@ -216,7 +260,7 @@ def roc_auc(scores: Scores) -> Influence:
     truth, _, classes = _codes(scores)
     probability = _probability(scores)
     parts = [_auc(truth == code, probability[:, code]) for code in (range(classes) if classes > 2 else (1,))]
-    psi: Floats = np.mean([part.psi for part in parts], axis=0)
+    psi: Floats = parts[0].psi if len(parts) == 1 else np.mean([part.psi for part in parts], axis=0)
     return Influence(float(np.mean([p.value for p in parts])), psi, reach=float(np.mean([p.reach for p in parts])))
 
 
@@ -224,14 +268,13 @@ def _auc(positive: NDArray[np.bool_], score: Floats) -> Influence:
     n, hits = positive.size, int(np.count_nonzero(positive))
     if hits in {0, n}:
         raise Unmeasurable(f"roc_auc is undefined: the {n:,} rows hold one class only")
-    ranks = midranks(score)
-    placement = np.empty(n)
-    placement[positive] = (ranks[positive] - midranks(score[positive])) / (n - hits)
-    placement[~positive] = 1 - (ranks[~positive] - midranks(score[~positive])) / hits
+    placement = placements(positive, score, hits)
     value = float(placement[positive].mean())
     # One row of each class that ends up amid the other class.
     reach = 0.5 * float(np.hypot(n / hits, n / (n - hits)))
-    return Influence(value, (placement - value) * np.where(positive, n / hits, n / (n - hits)), reach)
+    placement -= value
+    placement *= np.where(positive, n / hits, n / (n - hits))
+    return Influence(value, placement, reach)
 
 
 def log_loss(scores: Scores) -> Influence:

@@ -1,6 +1,7 @@
 """Bounds for what a sample can tell. Every bound is one-sided at ``confidence``: each side errs that rarely.
 
-scipy is imported where it is called: a quiet tick of the watch, every minute, needs no bound.
+scipy is imported where it is called: that takes longer than all of judgement, and a quiet tick of the watch, every
+minute, needs no bound.
 """
 
 from __future__ import annotations
@@ -39,6 +40,13 @@ def t_tail(t: float, degrees: int) -> float:
     from scipy.special import stdtr  # noqa: PLC0415  see the module
 
     return float(stdtr(degrees, t))
+
+
+def chi_square_tail(value: float, degrees: float, shift: float) -> float:
+    """The probability that a non-central chi-square, of this shift, is below a value."""
+    from scipy.special import chndtr  # noqa: PLC0415  see the module
+
+    return float(chndtr(value, degrees, shift))
 
 
 def clopper_pearson(hits: int, n: int, confidence: float) -> tuple[float, float]:

@@ -8,9 +8,13 @@ Which of the two it is, no model can tell from the labels alone: a person, or a 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tasks.decide import phrase
-from tasks.policy import Learn, Problem
 from tasks.records import Finding, LearningEvidence, Verdict
+
+if TYPE_CHECKING:
+    from tasks.policy import Learn, Problem
 
 FAR = 3.0
 """In regression an answer is wrong that is off by more than so many times Production's own root mean square error."""

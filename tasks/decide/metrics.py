@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.decide.influence import AMOUNTS, COUNTED, FAMILIES, LOSSES, UNIT, Influence, Unmeasurable, checked
+from tasks.decide.cells import Sample
+from tasks.decide.influence import AMOUNTS, COUNTED, FAMILIES, LOSSES, UNIT, Unmeasurable, checked
 from tasks.decide.intervals import (
     Floats,
     adjusted_difference,
@@ -168,7 +169,7 @@ def measure(metric: str, scores: Scores, custom: Custom | None = None) -> Measur
     n = clean.truth.size
     if metric in FAMILIES:
         influence = FAMILIES[metric](clean)
-        error = max(_standard_error(influence.psi), influence.reach / n) if n > 1 else None
+        error = max(influence.sample().error(), influence.reach / n) if n > 1 else None
         value = _number(influence.value, metric)
         return Measurement(metric=metric, value=value, error=error, n=n, greater_is_better=not is_loss(metric))
     value, spread, _ = _resampled(metric, (clean,), custom)
@@ -225,7 +226,7 @@ def paired(metric: str, candidate: Scores, production: Scores, *, custom: Custom
         Unmeasurable: One of the two has no value on these rows, or the rows are not the same.
     """
     ours, theirs = checked(candidate), checked(production)
-    if not np.array_equal(ours.truth, theirs.truth):
+    if ours.truth is not theirs.truth and not np.array_equal(ours.truth, theirs.truth):
         raise Unmeasurable("candidate and production were not scored on the same rows in the same order")
     n = ours.truth.size
     if n < 2:
@@ -238,9 +239,10 @@ def paired(metric: str, candidate: Scores, production: Scores, *, custom: Custom
     mine, other = FAMILIES[metric](ours), FAMILIES[metric](theirs)
     sign = -1.0 if is_loss(metric) else 1.0
     value = _number(sign * (mine.value - other.value), metric)
-    values, error = (mine.value, other.value), _paired_error(metric, mine, other)
-    grows = max(mine.reach, other.reach) / n if metric in COUNTED else 0.0
-    skew = 0.0 if metric in AMOUNTS else _skewness(sign * (mine.psi - other.psi))
+    apart, reach = mine.minus(other), max(mine.reach, other.reach)
+    values, error = (mine.value, other.value), _paired_error(metric, apart, reach)
+    grows = reach / n if metric in COUNTED else 0.0
+    skew = 0.0 if metric in AMOUNTS else sign * apart.skewness()
     return _spread(metric, value, error, values, n=n, degrees=n - 1, grows=grows, skew=skew)
 
 
@@ -290,24 +292,12 @@ def _accuracy_spread(ours: Scores, theirs: Scores) -> Spread:
     )
 
 
-def _paired_error(metric: str, mine: Influence, other: Influence) -> float:
-    n = mine.psi.size
-    error = _standard_error(mine.psi - other.psi)
-    least = math.sqrt(2) * max(mine.reach, other.reach) / n
+def _paired_error(metric: str, apart: Sample, reach: float) -> float:
+    error = apart.error()
+    least = math.sqrt(2) * reach / apart.size
     # Losses that are gradual show their own spread; where they show none at all, it is not believed.
     more = least if metric in COUNTED or error < 1e-12 else least / 2
     return math.hypot(error, more)
-
-
-def _skewness(psi: Floats) -> float:
-    """Of the mean of the rows: their own over sqrt(n). Zero where they do not differ."""
-    around = psi - psi.mean()
-    spread = float(np.mean(around**2))
-    return 0.0 if spread < 1e-24 else float(np.mean(around**3)) / spread**1.5 / math.sqrt(psi.size)
-
-
-def _standard_error(psi: Floats) -> float:
-    return float(np.std(psi, ddof=1) / math.sqrt(psi.size))
 
 
 def _number(value: float, metric: str) -> float:
@@ -337,7 +327,7 @@ def _resampled(
             f"{metric!r} is not a built-in metric and no function for it was given; "
             f"use one of {', '.join(FAMILIES)} or the name of a scikit-learn scorer"
         )
-    ordered = _in_canonical_order(models)
+    ordered = _in_canonical_order(tuple(_as_floats(model) for model in models))
     values = tuple(_call(metric, custom, model) for model in ordered)
     value = values[0] - values[1] if len(values) == 2 else values[0]
     n = ordered[0].truth.size
@@ -383,6 +373,12 @@ def subset(scores: Scores, rows: NDArray[np.intp]) -> Scores:
         probability=None if scores.probability is None else scores.probability[rows],
         classes=scores.classes,
     )
+
+
+def _as_floats(scores: Scores) -> Scores:
+    """As a metric of one's own gets them, whatever type the codes are kept in."""
+    truth, prediction = np.asarray(scores.truth, dtype=np.float64), np.asarray(scores.prediction, dtype=np.float64)
+    return Scores(truth=truth, prediction=prediction, probability=scores.probability, classes=scores.classes)
 
 
 def _in_canonical_order(models: tuple[Scores, ...]) -> tuple[Scores, ...]:

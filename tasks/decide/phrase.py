@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import timedelta
 
-from tasks.quantities import format_duration
+from tasks.units import format_duration
 
 
 def number(value: float) -> str:

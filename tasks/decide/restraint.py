@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from tasks.decide import phrase
-from tasks.policy import Confirm, Triggers
 from tasks.records import Finding, Signals
+
+if TYPE_CHECKING:
+    from tasks.policy import Confirm, Triggers
 
 CERTAIN = frozenset({"age", "volume"})
 """A clock and a count of rows: to ask them again tells nothing new."""

@@ -11,12 +11,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from tasks.decide import phrase
 from tasks.decide.arms import Counts, not_worse, still_needed, worse
 from tasks.decide.sequential import mixed
-from tasks.policy import Health, Problem, Rollout
 from tasks.records import Finding, Look, Outcome, RolloutEvidence, Verdict
+
+if TYPE_CHECKING:
+    from tasks.policy import Health, Problem, Rollout
 
 _SLOW = 0.05  # of the requests may be slower than a p95
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,8 +13,10 @@ from numpy.typing import ArrayLike
 from tasks.decide import phrase
 from tasks.decide.intervals import Floats, clopper_pearson
 from tasks.decide.sequential import at_once
-from tasks.policy import Shadow
 from tasks.records import Finding, LiveShadow, Outcome, ShadowEvidence, Verdict
+
+if TYPE_CHECKING:
+    from tasks.policy import Shadow
 
 FAILURES = 0.01
 """Share of requests that a challenger may fail on; a model that cannot answer is not made good by accuracy."""

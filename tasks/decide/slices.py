@@ -12,13 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tasks.decide import phrase
 from tasks.decide.metrics import Custom, Spread, Unmeasurable, paired, subset
-from tasks.policy import SliceCheck
 from tasks.records import Finding, GateEvidence, Outcome, Segments
+
+if TYPE_CHECKING:
+    from tasks.policy import SliceCheck
 
 _ORDER: dict[Outcome, int] = {"breach": 0, "unknown": 1, "exempt": 2, "ok": 3}
 

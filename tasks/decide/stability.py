@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tasks.decide import phrase
-from tasks.decide.influence import Unmeasurable, checked, midranks
+from tasks.decide.influence import Unmeasurable, checked
 from tasks.decide.intervals import Floats, bonett_price, normal_quantile
 from tasks.decide.metrics import Difference, compare
-from tasks.policy import Problem, StabilityCheck
+from tasks.decide.ranks import midranks
 from tasks.records import Finding, Outcome, Scores
+
+if TYPE_CHECKING:
+    from tasks.policy import Problem, StabilityCheck
 
 _LEAST_ROWS = 10  # below that the interval of a rank correlation means nothing
 _SEVERITY: dict[Outcome, int] = {"exempt": 0, "ok": 1, "unknown": 2, "breach": 3}

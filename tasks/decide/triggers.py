@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, timedelta
+from typing import TYPE_CHECKING
 
 from tasks.decide import budget, concept, decay, domain, drift, estimate, phrase, restraint
 from tasks.decide.influence import Unmeasurable
 from tasks.expression import parse
-from tasks.policy import (
-    ConceptTrigger,
-    DriftTrigger,
-    MultivariateTrigger,
-    PerformanceTrigger,
-    PredictionTrigger,
-    Triggers,
-)
 from tasks.records import Finding, Outcome, Profile, Signals, Urgency, Verdict
+
+if TYPE_CHECKING:
+    from tasks.policy import (
+        ConceptTrigger,
+        DriftTrigger,
+        MultivariateTrigger,
+        PerformanceTrigger,
+        PredictionTrigger,
+        Triggers,
+    )
 
 _URGENCIES: tuple[Urgency, ...] = ("low", "medium", "high", "critical")
 _READ_AS = {
@@ -112,13 +115,15 @@ def _event(signals: Signals) -> tuple[Finding, ...]:
 
 
 def _judged(name: str, signals: Signals, rules: Triggers, allowed: budget.Allowance | None) -> Finding:
+    from tasks import policy  # noqa: PLC0415  whoever has rules has loaded it; judgement itself does without pydantic
+
     judges: dict[str, Callable[[], Finding]] = {
         "age": lambda: _age(signals, rules.age or timedelta.max),
-        "drift": lambda: _drift(signals, rules.drift or DriftTrigger()),
-        "performance": lambda: _performance(signals, rules.performance or PerformanceTrigger()),
-        "multivariate": lambda: _multivariate(signals, rules.multivariate or MultivariateTrigger()),
-        "concept": lambda: _concept(signals, rules.concept or ConceptTrigger()),
-        "prediction": lambda: _prediction(signals, rules.prediction or PredictionTrigger()),
+        "drift": lambda: _drift(signals, rules.drift or policy.DriftTrigger()),
+        "performance": lambda: _performance(signals, rules.performance or policy.PerformanceTrigger()),
+        "multivariate": lambda: _multivariate(signals, rules.multivariate or policy.MultivariateTrigger()),
+        "concept": lambda: _concept(signals, rules.concept or policy.ConceptTrigger()),
+        "prediction": lambda: _prediction(signals, rules.prediction or policy.PredictionTrigger()),
         "volume": lambda: _volume(signals, rules.volume or 0),
         "upstream": lambda: _upstream(signals),
     }

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 OWN = ("flows", "tasks", "serving", "rehearsal")
 HEAVY = {"prefect", "mlflow", "sklearn", "pandas", "sqlalchemy", "joblib", "pyarrow"}
-JUDGEMENT_MAY = ("tasks.decide", "tasks.records", "tasks.policy", "tasks.expression", "tasks.quantities")
+JUDGEMENT_MAY = ("tasks.decide", "tasks.records", "tasks.policy", "tasks.expression", "tasks.units")
 SERVING_MAY = (
     *("tasks.registry", "tasks.artifact", "tasks.ledger", "tasks.standing", "tasks.requests", "tasks.decide"),
     *("tasks.records", "tasks.policy", "tasks.policy_file", "tasks.stores", "tasks.database", "tasks.patience"),
@@ -142,6 +142,15 @@ def test_a_process_that_judges_health_loads_no_framework() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert "tasks.decide.health" in loaded.split()
     assert HEAVY & set(loaded.split()) == set()
+
+
+def test_importing_judgement_loads_numpy_and_nothing_else_that_is_heavy() -> None:
+    """Who only judges needs neither the policy's types nor scipy before a bound is asked for."""
+    names = ", ".join(module(path) for path in sources("tasks/decide"))
+    code = f"import sys, {names}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert {"tasks.decide.gate", "tasks.decide.rollout", "numpy"} <= set(loaded.split())
+    assert (HEAVY | {"pydantic", "scipy", "yaml", "tasks.policy"}) & set(loaded.split()) == set()
 
 
 def test_only_the_registry_changes_stages_and_aliases() -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.metrics as sk
+from scipy.stats import rankdata
 
-from tasks.decide.influence import FAMILIES, LOSSES
+from tasks.decide.cells import Sample
+from tasks.decide.influence import COUNTED, FAMILIES, LOSSES
 from tasks.decide.intervals import bonett_price, clopper_pearson, least_sample, newcombe, quantile_bounds
 from tasks.decide.metrics import Difference, Unmeasurable, bounds, compare, measure
+from tasks.decide.ranks import midranks, placements
 from tasks.policy import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from tasks.records import Measurement, Scores
 
@@ -94,6 +97,63 @@ def test_the_standard_error_is_the_spread_over_many_samples(metric: str, maker: 
 @pytest.mark.parametrize(("metric", "maker"), CASES)
 def test_influences_sum_to_zero(metric: str, maker: Callable[[int, int], Scores]) -> None:
     assert FAMILIES[metric](maker(500, 3)).psi.mean() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("digits", [0, 1, 2, 15])
+@pytest.mark.parametrize("rows", [2, 3, 50, 20_000])
+def test_an_auc_with_ties_is_that_of_scikit_learn(rows: int, digits: int) -> None:
+    draw = np.random.default_rng(rows + digits)
+    truth = np.arange(rows) % 2
+    score = np.round(0.3 * truth + draw.random(rows), digits)
+    scores = Scores(
+        truth=truth, prediction=truth, probability=np.column_stack([1 - score, score]), classes=("no", "yes")
+    )
+    assert measure("roc_auc", scores).value == pytest.approx(sk.roc_auc_score(truth, score), abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", ["uniform", "ties", "crowded", "outlier", "huge", "constant", "zeros"])
+def test_many_values_have_the_ranks_that_few_would_have(shape: str) -> None:
+    """Also where most of them lie so near to each other that 31 bits cannot tell them apart."""
+    draw = np.random.default_rng(7)
+    plain = draw.random(30_000)
+    values = {
+        "uniform": plain,
+        "ties": np.round(plain, 2),
+        "crowded": np.r_[0.0, 1 - plain[:400] * 1e-12, plain],
+        "outlier": np.r_[plain * 1e-9, 1.0],
+        "huge": (plain - 0.5) * 1.7e308 * 2,
+        "constant": np.full(30_000, 0.3),
+        "zeros": np.where(plain < 0.5, 0.0, np.where(plain < 0.7, -0.0, plain)),
+    }[shape]
+    expected = rankdata(values)
+    assert np.array_equal(midranks(values), expected)
+    positive = draw.random(values.size) < 0.3
+    hits = int(positive.sum())
+    found = placements(positive, values, hits)
+    below = (expected[positive] - rankdata(values[positive])) / (values.size - hits)
+    assert np.array_equal(found[positive], below)
+    assert np.array_equal(found[~positive], 1 - (expected[~positive] - rankdata(values[~positive])) / hits)
+
+
+@pytest.mark.parametrize("metric", sorted(COUNTED))
+@pytest.mark.parametrize(("classes", "rows"), [(2, 3), (2, 500), (5, 500), (90, 500)])
+def test_rows_counted_by_cell_tell_what_the_rows_themselves_tell(metric: str, classes: int, rows: int) -> None:
+    """Also where most cells would be empty, and where there are more pairs of cells than rows."""
+    draw = np.random.default_rng(classes)
+    truth = draw.integers(0, classes, rows)
+    truth[:2] = 1, 0
+    models = []
+    for share in (0.8, 0.6):
+        answers = np.where(draw.random(rows) < share, truth, draw.integers(0, classes, rows))
+        answers[:2] = 1, 0
+        names = tuple(str(code) for code in range(classes))
+        models.append(FAMILIES[metric](Scores(truth=truth, prediction=answers, classes=names)))
+    one, other = models
+    for found, values in ((one.sample(), one.psi), (one.minus(other), one.psi - other.psi)):
+        plain = Sample(values)
+        assert (found.size, values.shape) == (rows, (rows,))
+        assert found.error() == pytest.approx(np.std(values, ddof=1) / math.sqrt(rows), rel=1e-9, abs=1e-15)
+        assert found.skewness() == pytest.approx(plain.skewness(), rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("metric", ["f1", "f1_weighted", "roc_auc", "log_loss", "balanced_accuracy", "precision"])

@@ -188,3 +188,12 @@ def test_a_slice_that_makes_no_sense_is_refused(broken: dict[str, Any]) -> None:
 
 def test_slices_can_be_written_as_off() -> None:
     assert Gate.model_validate({"slices": "off"}).slices == ()
+
+
+def test_every_text_is_in_the_segment_of_its_value_or_among_the_others() -> None:
+    draw = np.random.default_rng(0)
+    column = pd.Series(draw.choice(np.array(["a", "b", "c", "d", "e", None], dtype=object), 400), dtype=object)
+    found = segments_of(pd.DataFrame({"contract": column}), SliceCheck(by="contract", most=3))
+    kept = column.value_counts(sort=True).index[:3]
+    wanted = ["(missing)" if value is None else value if value in set(kept) else "(others)" for value in column]
+    assert [found.names[code] for code in found.codes] == wanted

@@ -1,0 +1,84 @@
+"""The gate asks each model for the holdout once, whatever it checks."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_scoring import Counting
+
+from benchmarks import gate_speed
+from benchmarks.gate_speed import Stage
+from tasks import evidence, tracking
+from tasks.decide import gate
+from tasks.policy import Gate, SliceCheck
+from tasks.registry import Registry
+from tasks.training import Fitted
+
+ROWS, CALLS = 1_500, 299
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[Stage]:
+    """A candidate and a version in Production, as the benchmark has them."""
+    folder = tmp_path_factory.mktemp("gate")
+    shutil.copy(mlflow_template, folder / "mlflow.db")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        made = gate_speed.stage(folder, "gradient boosting", ROWS, trained=2 * ROWS, calls=CALLS)
+    with made.case.ledger:
+        yield made
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "roc_auc"])
+def test_each_model_scores_the_holdout_once_whatever_is_checked(stage: Stage, metric: str) -> None:
+    candidate, production = Counting(stage.made.fitted.model), Counting(stage.production)
+    rules: Gate = stage.case.policy.gate.model_copy(
+        update={
+            "performance": stage.case.policy.gate.performance.model_copy(update={"metric": metric}),  # type: ignore[union-attr]
+            "slices": (SliceCheck(by="x0", metric=metric), SliceCheck(by="x1")),
+        }
+    )
+    case = replace(stage.case, policy=stage.case.policy.model_copy(update={"gate": rules}))
+    fitted = Fitted(model=candidate, params={})
+    on = replace(stage, case=case, made=replace(stage.made, fitted=fitted), production=production)
+    verdict = gate.judge(gate_speed.gathered(on), rules, problem="binary")
+    assert {"performance", "regression", "stability", "latency", "slice x0 = up to"} <= {
+        " ".join(one.name.split()[:5]) for one in verdict.findings
+    }
+    assert candidate.rows["predict_proba"] == production.rows["predict_proba"] == ROWS
+    # A few rows are asked for the answer itself, and single ones are timed.
+    assert production.rows["predict"] <= 250
+    assert candidate.rows["predict"] <= 250 + CALLS + 20
+
+
+def test_production_is_loaded_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    plain = Registry.load
+
+    def load(registry: Registry, *args: object) -> object:
+        loaded.append(str(args[-1]))
+        return plain(registry, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Registry, "load", load)
+    assert evidence.for_gate(stage.case, stage.standing, stage.made).production is not None
+    assert loaded == ["1"]
+
+
+def test_no_more_fitted_rows_are_scored_than_the_holdout_has(stage: Stage) -> None:
+    model, made = Counting(stage.made.fitted.model), stage.made
+    found = tracking._train_metrics(stage.case.policy, Fitted(model=model, params={}), made.split, made.profile)
+    assert found["accuracy"] > 0.5
+    assert model.rows["predict_proba"] == ROWS < len(made.split.train)
+
+
+def test_the_textbook_class_that_is_measured_beside_it_does_what_it_is_said_to(stage: Stage) -> None:
+    model, before = Counting(stage.made.fitted.model), Counting(stage.production)
+    on = replace(stage, made=replace(stage.made, fitted=Fitted(model=model, params={})), production=before)
+    assert gate_speed.textbook(on)
+    assert [one.rows["predict_proba"] for one in (model, before)] == [ROWS, ROWS]
+    assert (model.rows["predict"], before.rows["predict"]) == (2 * ROWS + CALLS + 20, ROWS)
