@@ -41,17 +41,19 @@ BEFORE, YEAR, MONTH, PER_DAY = 90, 365, 30, 60
 DAY = timedelta(days=1)
 SEEDS, FRESH, BAD = 3, 20_000, 0.01
 OWN = {
+    "training": {"windows": ["4d", "10d", "20d"]},
     "triggers": {
-        "age": "60d",
-        "cool_down": "3d",
-        "concept": {"tolerate": "1pt"},
-        "performance": {"drop": "2pt"},
+        "age": "180d",
+        "cool_down": "7d",
+        "concept": {"tolerate": "0.5pt"},
+        "performance": {"drop": "1pt"},
         "drift": {"psi": 0.05},
     },
     "gate": {"performance": {"at_least": 0.8}},
 }
-"""Retrain rarely by the clock, soon when errors rise, and not every day while a change goes on. At the default floor
-of 0.85 no candidate gets through for a month after the abrupt change, however much better than Production it is."""
+"""Hardly ever retrain by the clock, soon when errors rise, not every day while a change goes on, and learn from the new
+world alone where that is better. At the default floor of 0.85 no candidate gets through for a month after the abrupt
+change, however much better than Production it is."""
 POLICY = Path(__file__).resolve().parent.parent / "policies" / "churn.yaml"
 HARMLESS = World(**{**{one.name: getattr(STEADY, one.name) for one in fields(World)}, "payments": (0.15, 0.35, 0.5)})
 """Everybody pays in another way, which says nothing about who leaves."""

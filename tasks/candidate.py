@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from tasks import tracking, training
+from tasks import recency, tracking, training
 from tasks.case import Case
 from tasks.data import Dataset, NothingNew, Split, split, validate
 from tasks.decide.metrics import Unmeasurable, measure
@@ -43,11 +43,13 @@ class Tried:
 
     Attributes:
         fitted: The model.
+        split: Rows it was fitted on, and rows it is judged on.
         scores: Its answers on the holdout.
         profile: What later decisions compare with.
     """
 
     fitted: training.Fitted
+    split: Split
     scores: Scores
     profile: Profile
 
@@ -95,7 +97,7 @@ def make(case: Case, parts: Split, why: Verdict, scratch: Path, progress: traini
     """
     policy = case.policy
     tried = attempt(policy, parts, case.now, search=searches(policy, why), progress=progress)
-    fitted, scores, profile = tried.fitted, tried.scores, tried.profile
+    fitted, parts, scores, profile = tried.fitted, tried.split, tried.scores, tried.profile
     if case.dry_run:
         return Made(fitted, parts, scores, profile, tracking.save(policy, fitted, parts, scratch / "model"), None)
     candidate = tracking.log(
@@ -126,7 +128,7 @@ def attempt(
 
     Args:
         policy: Of the model.
-        parts: Rows to fit and to judge on.
+        parts: Rows to fit, or to choose from (``training.windows``), and rows to judge on.
         now: When it is trained.
         search: Whether to look for better parameters first.
         leans: Whether to measure which columns the model leans on. It orders reports, and decides nothing.
@@ -135,11 +137,13 @@ def attempt(
     Raises:
         TrainingError: When the estimator or trainer raises, or predicts what is no prediction.
     """
-    fitted = training.fit(policy, parts.train, search=search, progress=progress)
+    stretch = recency.learned(policy, parts.train, progress)
+    parts = Split(train=stretch.rows, holdout=parts.holdout)
+    fitted = replace(training.fit(policy, parts.train, search=search, progress=progress), window=stretch.told)
     scores = score(fitted.model, parts.holdout, classes=classes_of(fitted.model, parts.holdout, policy))
     measured = measurements(policy, scores)
     leaning = fitted.model if leans else None
-    return Tried(fitted, scores, training.profile_of(policy, parts, scores, measured, now, model=leaning))
+    return Tried(fitted, parts, scores, training.profile_of(policy, parts, scores, measured, now, model=leaning))
 
 
 def searches(policy: Policy, why: Verdict) -> bool:

@@ -22,6 +22,7 @@ from pydantic import (
 
 from tasks.expression import TRIGGERS, parse
 from tasks.quantities import Amount, Duration, Share, Size
+from tasks.units import format_duration
 
 Problem = Literal["binary", "multiclass", "regression"]
 
@@ -146,6 +147,11 @@ class Training(Section):
     )
     search: Annotated[Search | None, BeforeValidator(_off)] = Field(
         None, description="Hyperparameter search; off by default."
+    )
+    windows: tuple[Duration, ...] = Field(
+        (),
+        description="Newest stretches of the training rows, such as [7d, 21d], that are tried beside all of them: "
+        "after a change the newest may teach more. The newest rows choose.",
     )
     seed: int = Field(0, ge=0, description="Of everything random in the training.")
     serialization: Literal["skops", "pickle"] = Field(
@@ -746,6 +752,18 @@ class Policy(Section):
                     f"{place}.metric {section.metric!r} does not fit {self.problem}; use one of {', '.join(fitting)} "
                     "or the name of a scikit-learn scorer"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _windows_are_parts_of_the_lookback(self) -> Self:
+        windows, lookback = self.training.windows, self.data.lookback
+        wrong = [one for one in windows if not timedelta(0) < one < lookback]
+        if wrong or len(set(windows)) < len(windows):
+            said = ", ".join(format_duration(one) for one in wrong or windows)
+            raise ValueError(
+                f"training.windows {said}: each must be longer than nothing and shorter than data.lookback "
+                f"{format_duration(lookback)}, and no two alike"
+            )
         return self
 
     @model_validator(mode="after")

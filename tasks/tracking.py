@@ -241,6 +241,7 @@ def _tags(
         "backstop.holdout": f"{profile.holdout.start.isoformat()} to {profile.holdout.end.isoformat()}",
         "backstop.source_version": profile.source_version,
         "backstop.searched": str(fitted.searched).lower(),
+        "backstop.window": fitted.window,
     }
     return {name: value[:_LONGEST] for name, value in tags.items() if value}
 

@@ -43,11 +43,13 @@ class Fitted:
         model: Has predict, and predict_proba where it can.
         params: Of the estimator, those that a search found included.
         searched: Whether they were searched for.
+        window: Which stretch of the rows it learned from, and why; empty where there was nothing to choose.
     """
 
     model: Any
     params: dict[str, Any]
     searched: bool = False
+    window: str = ""
 
 
 def silent(_done: int, _total: int, _what: str) -> None:
