@@ -44,7 +44,8 @@ OWN = {
     "training": {"windows": ["4d", "10d", "20d"]},
     "triggers": {
         "age": "180d",
-        "cool_down": "7d",
+        "growth": "200%",
+        "cool_down": "3d",
         "concept": {"tolerate": "0.5pt"},
         "performance": {"drop": "1pt"},
         "drift": {"psi": 0.05},

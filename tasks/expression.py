@@ -9,7 +9,7 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-TRIGGERS = ("age", "drift", "performance", "multivariate", "concept", "prediction", "volume", "upstream")
+TRIGGERS = ("age", "drift", "performance", "multivariate", "concept", "prediction", "volume", "growth", "upstream")
 
 
 @dataclass(frozen=True, slots=True)

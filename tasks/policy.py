@@ -233,7 +233,7 @@ class ConceptTrigger(Section):
 
 
 class Confirm(Section):
-    """T11: one evaluation alone starts no retraining. Age and volume are no matter of chance, and need none of it."""
+    """T11: one evaluation alone starts no retraining. Age, volume and growth are not left to chance; they need none."""
 
     times: int = Field(2, ge=1, le=50, description="So many evaluations must agree, the present one among them.")
     of: int = Field(
@@ -297,6 +297,12 @@ class Triggers(Section):
     )
     volume: Annotated[int | None, BeforeValidator(_off)] = Field(
         50_000, gt=0, description="New labelled rows since it was trained; reached counts."
+    )
+    growth: Annotated[Amount | None, BeforeValidator(_off)] = Field(
+        None,
+        gt=0,
+        description="New labelled rows as a share of those it was trained on, such as `200%`; reached counts. A "
+        "version that learned from few rows is trained again soon.",
     )
     upstream: Annotated[bool, BeforeValidator(lambda value: value not in {"off", "none"} and value)] = Field(
         default=True, description="A change of columns, types, categories or of the source's version tag."

@@ -74,6 +74,8 @@ def _trigger_phrases(triggers: Triggers) -> dict[str, str]:
         phrases["prediction"] = f"the answers have shifted (PSI above {triggers.prediction.psi:g})"
     if triggers.volume:
         phrases["volume"] = f"{triggers.volume:,} new labelled rows have come in"
+    if triggers.growth:
+        phrases["growth"] = f"new labelled rows reach {percent(triggers.growth)} of those that it was trained on"
     if triggers.upstream:
         phrases["upstream"] = "the columns of the source have changed"
     return phrases

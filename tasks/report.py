@@ -80,6 +80,7 @@ _UNITS = {
     ("learning", "holdout"): "share",
     ("learning", "batches"): "share",
     ("triggers", "volume"): "count",
+    ("triggers", "growth"): "share",
     ("triggers", "drift"): "share",
     ("health", "traffic"): "count",
 }

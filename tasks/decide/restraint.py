@@ -12,7 +12,7 @@ from tasks.records import Finding, Signals
 if TYPE_CHECKING:
     from tasks.policy import Confirm, Triggers
 
-CERTAIN = frozenset({"age", "volume"})
+CERTAIN = frozenset({"age", "volume", "growth"})
 """A clock and a count of rows: to ask them again tells nothing new."""
 
 HELD = "held"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ _READ_AS = {
     "concept": ("concept",),
     "prediction": ("prediction", "recent_prediction"),
     "volume": ("volume", "labelled_since"),
+    "growth": ("growth", "labelled_since"),
     "upstream": ("upstream", "schema"),
 }
 _BESIDE = frozenset({"cool_down", "confirm", "budget", "estimate"})
@@ -125,6 +127,7 @@ def _judged(name: str, signals: Signals, rules: Triggers, allowed: budget.Allowa
         "concept": lambda: _concept(signals, rules.concept or policy.ConceptTrigger()),
         "prediction": lambda: _prediction(signals, rules.prediction or policy.PredictionTrigger()),
         "volume": lambda: _volume(signals, rules.volume or 0),
+        "growth": lambda: _growth(signals, rules.growth or math.inf),
         "upstream": lambda: _upstream(signals),
     }
     missing = [signals.unavailable[key] for key in _READ_AS[name] if key in signals.unavailable]
@@ -260,10 +263,32 @@ def _prediction(signals: Signals, rules: PredictionTrigger) -> Finding:
     return drift.judge_prediction(reference, signals.recent_prediction, rules)
 
 
-def _volume(signals: Signals, limit: int) -> Finding:
+def _new_rows(signals: Signals) -> int:
     rows = signals.labelled_since
     if rows is None or rows < 0:
         raise Unmeasurable(f"the number of new labelled rows is {rows}; it could not be counted")
+    return rows
+
+
+def _growth(signals: Signals, limit: float) -> Finding:
+    rows, learned = _new_rows(signals), _profile(signals).rows
+    if learned < 1:
+        raise Unmeasurable(f"the reference profile says that it was trained on {learned} rows")
+    times, enough = rows / learned, rows >= limit * learned
+    return Finding(
+        name="growth",
+        outcome="breach" if enough else "ok",
+        reason=f"{phrase.count(rows)} new labelled rows, {phrase.percent(times)} of the {phrase.count(learned)} that "
+        f"it was trained on, {'which reach' if enough else 'under'} the limit of {phrase.percent(limit)}",
+        value=times,
+        threshold=limit,
+        n=rows,
+        urgency="low" if enough else None,
+    )
+
+
+def _volume(signals: Signals, limit: int) -> Finding:
+    rows = _new_rows(signals)
     enough = rows >= limit
     return Finding(
         name="volume",

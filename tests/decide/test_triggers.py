@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -267,6 +268,23 @@ def test_another_metric_than_the_policys_is_not_compared() -> None:
 @pytest.mark.parametrize(("rows", "outcome"), [(49_999, "ok"), (50_000, "breach"), (None, "unknown"), (-1, "unknown")])
 def test_a_reached_volume_counts(rows: int | None, outcome: str) -> None:
     assert finding(decide(signals(labelled_since=rows), Triggers()), "volume").outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("rows", "learned", "outcome"),
+    [(1999, 1000, "ok"), (2000, 1000, "breach"), (None, 1000, "unknown"), (-1, 1000, "unknown"), (5, 0, "unknown")],
+)
+def test_a_version_that_learned_from_few_rows_is_trained_again_soon(
+    rows: int | None, learned: int, outcome: str
+) -> None:
+    seen = signals(labelled_since=rows)
+    assert seen.profile is not None
+    seen = replace(seen, profile=replace(seen.profile, rows=learned))
+    found = decide(seen, Triggers(growth=2.0))
+    assert finding(found, "growth").outcome == outcome
+    if outcome != "unknown":
+        assert "of the 1,000 that it was trained on" in finding(found, "growth").reason
+    assert "growth" not in [one.name for one in decide(seen, Triggers()).findings]
 
 
 def test_answers_that_moved_are_of_high_urgency() -> None:
