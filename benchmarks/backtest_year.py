@@ -4,7 +4,8 @@
 evaluation a day, through the backtest (rehearsal/player.py). The product's policy is its defaults with the lines of
 :data:`OWN`, which were found with the backtest on the year of seed 0; the years of the proof are others. Beside it
 stand the bare defaults and the textbook's policy (benchmarks/textbook.py), once as it is published and once with 400
-labels before it looks at accuracy. What served on a day is scored on that day's rows, which nobody had seen. A
+labels before it looks at accuracy. All train the same estimator on the same lookback and hold the same share out. What
+served on a day is scored on that day's rows, which nobody had seen. A
 promotion is bad when the new version's true accuracy over the month that followed, on 20,000 fresh customers of it, is
 more than a point below that of the version that it replaced.
 """
@@ -37,9 +38,14 @@ from tasks.policy_file import load, variable
 from tasks.scoring import score
 
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
-BEFORE, YEAR, MONTH, PER_DAY = 90, 365, 30, 60
+BEFORE, YEAR, MONTH, PER_DAY = 90, 365, 30, 300
+"""Days, and customers on each of them: enough that the textbook's 50,000 new rows come within the year."""
+SHORT_YEAR, FEW_PER_DAY = 185, 60
+"""Of the fast form: what follows the abrupt change."""
 DAY = timedelta(days=1)
 SEEDS, FRESH, BAD = 3, 20_000, 0.01
+NOISE = 0.001
+"""Accuracy that two policies can be apart in a world in which nothing changes, by which rows they happened to learn."""
 OWN = {
     "training": {"windows": ["4d", "10d", "20d"]},
     "triggers": {
@@ -103,12 +109,13 @@ class Outcome:
 
 def prove(*, quick: bool = False) -> list[Line]:
     """All of it."""
-    worlds = ("none",) if quick else tuple(WORLDS)
+    worlds = ("abrupt",) if quick else tuple(WORLDS)
     players = (OURS, TEXTBOOK) if quick else PLAYERS
-    jobs = [(world, seed, players) for world in worlds for seed in range(1, 2 if quick else 1 + SEEDS)]
+    size = (SHORT_YEAR, FEW_PER_DAY) if quick else (YEAR, PER_DAY)
+    jobs = [(world, seed, players, *size) for world in worlds for seed in range(1, 2 if quick else 1 + SEEDS)]
     found = proof.spread(year, jobs, quick=quick)
     by_world: dict[str, list[dict[str, Outcome]]] = {world: [] for world in worlds}
-    for (world, _seed, _players), outcome in zip(jobs, found, strict=True):
+    for (world, *_), outcome in zip(jobs, found, strict=True):
         by_world[world].append(outcome)
     lines = [line for world, outcomes in by_world.items() for line in _lines(world, outcomes, players)]
     return [*lines, *_overall([one for outcomes in by_world.values() for one in outcomes])]
@@ -123,7 +130,7 @@ def _lines(world: str, outcomes: list[dict[str, Outcome]], players: tuple[str, .
         accuracy = float(np.mean([one[name].accuracy for one in outcomes]))
         told = f"{retrains} retrainings, {promotions} promotions, {bad} bad, in {len(outcomes)} years"
         lines.append(Line(what=f"{world}, {name}: accuracy", value=accuracy, told=told))
-    return [*lines, _fewer(world, outcomes), _better(world, outcomes)]
+    return [*lines, _fewer(world, outcomes, None), _better(world, outcomes, -NOISE)]
 
 
 def _overall(outcomes: list[dict[str, Outcome]]) -> list[Line]:
@@ -131,47 +138,49 @@ def _overall(outcomes: list[dict[str, Outcome]]) -> list[Line]:
     promotions = sum(one[OURS].promotions for one in outcomes)
     told = f"of {promotions} promotions; textbook {sum(one[TEXTBOOK].bad for one in outcomes)}"
     none = Line(what="all: bad promotions", value=float(bad), limit=0.0, told=told)
-    return [_fewer("all", outcomes), _better("all", outcomes), none]
+    return [_fewer("all", outcomes, 0.5), _better("all", outcomes, 0.0), none]
 
 
-def _fewer(world: str, outcomes: list[dict[str, Outcome]]) -> Line:
+def _fewer(world: str, outcomes: list[dict[str, Outcome]], limit: float | None) -> Line:
     """Share of the textbook's retrainings that were not needed."""
     ours, theirs = (sum(one[name].retrains for one in outcomes) for name in (OURS, TEXTBOOK))
     told = f"{ours} against {theirs}"
-    return Line(what=f"{world}: fewer retrainings", value=1 - ours / theirs, limit=0.5, least=True, told=told)
+    return Line(what=f"{world}: fewer retrainings", value=1 - ours / theirs, limit=limit, least=True, told=told)
 
 
-def _better(world: str, outcomes: list[dict[str, Outcome]]) -> Line:
+def _better(world: str, outcomes: list[dict[str, Outcome]], limit: float) -> Line:
     """Mean accuracy against the textbook's, in the same years."""
     gaps = np.array([one[OURS].accuracy - one[TEXTBOOK].accuracy for one in outcomes])
     error = float(gaps.std(ddof=1) / math.sqrt(gaps.size)) if gaps.size > 1 else math.nan
     told = f"standard error {error:.2g}" if gaps.size > 1 else "one year"
-    return Line(what=f"{world}: mean accuracy gained", value=float(gaps.mean()), limit=0.0, least=True, told=told)
+    return Line(what=f"{world}: mean accuracy gained", value=float(gaps.mean()), limit=limit, least=True, told=told)
 
 
-def year(world: str, seed: int, players: tuple[str, ...] = PLAYERS) -> dict[str, Outcome]:
+def year(
+    world: str, seed: int, players: tuple[str, ...] = PLAYERS, days: int = YEAR, per_day: int = PER_DAY
+) -> dict[str, Outcome]:
     """Every player in one world, on the same rows."""
     with tempfile.TemporaryDirectory(prefix="backstop-") as folder:
         path = Path(folder) / "churn.csv"
-        arrivals(world, seed).to_csv(path, index=False)
+        arrivals(world, seed, days, per_day).to_csv(path, index=False)
         policy = load(POLICY, {**os.environ, variable("churn", "data.source"): str(path)})
         memory = Memory(history(policy))
     with threadpool_limits(limits=1):  # other years are played beside this one
-        return {name: _outcome(_played(name, policy, memory), world, seed) for name in players}
+        return {name: _outcome(_played(name, policy, memory, days), world, seed) for name in players}
 
 
-def arrivals(world: str, seed: int) -> pd.DataFrame:
+def arrivals(world: str, seed: int, days: int = YEAR, per_day: int = PER_DAY) -> pd.DataFrame:
     """The customers of the year and of the quarter before it."""
-    draw = np.random.default_rng([seed, sum(map(ord, world))]).integers(0, 2**31, BEFORE + YEAR)
+    draw = np.random.default_rng([seed, sum(map(ord, world))]).integers(0, 2**31, BEFORE + days)
     return pd.concat(
         [
-            customers(PER_DAY, start=BEGIN + day * DAY, days=1, seed=int(draw[day + BEFORE]), world=WORLDS[world](day))
-            for day in range(-BEFORE, YEAR)
+            customers(per_day, start=BEGIN + day * DAY, days=1, seed=int(draw[day + BEFORE]), world=WORLDS[world](day))
+            for day in range(-BEFORE, days)
         ]
     )
 
 
-def _played(name: str, policy: Policy, memory: Memory) -> Player:
+def _played(name: str, policy: Policy, memory: Memory, days: int) -> Player:
     who: dict[str, tuple[Policy, Rules]] = {
         OURS: (_defaults(policy, **OWN), BACKSTOP),
         "Backstop, defaults": (_defaults(policy), BACKSTOP),
@@ -180,7 +189,7 @@ def _played(name: str, policy: Policy, memory: Memory) -> Player:
     }
     chosen, rules = who[name]
     player = Player(chosen, memory, rules)
-    for day in range(YEAR):
+    for day in range(days):
         player.evaluate(BEGIN + day * DAY)
     return player
 
@@ -188,7 +197,8 @@ def _played(name: str, policy: Policy, memory: Memory) -> Player:
 def _defaults(policy: Policy, **sections: Any) -> Policy:
     """The same rows and estimator, and these sections; everything else is as it is without a word in the policy."""
     raw = policy.model_dump(include={"model", "problem", "data", "training"})
-    return Policy.model_validate({**raw, **sections})
+    training = {**raw["training"], **sections.pop("training", {})}
+    return Policy.model_validate({**raw, "training": training, **sections})
 
 
 def _unguarded(policy: Policy) -> Policy:
@@ -245,7 +255,6 @@ def _rows(frame: pd.DataFrame, policy: Policy) -> Dataset:
 
 
 def _share(model: Model, rows: Dataset) -> float:
-
     scores = score(model.model, rows, classes=("no", "yes"))
     return float((scores.prediction == scores.truth).mean())
 

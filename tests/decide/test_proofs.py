@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import (
+    backtest_year,
     delayed_labels,
     drift_null,
     drift_power,
@@ -27,9 +28,10 @@ from benchmarks.proof import Line
 from tasks.records import ColumnProfile
 
 PROOFS = (sequential, gate_power, shadow_power, drift_null, drift_power, delayed_labels, shared_cause, scenarios)
+LONG = (pytest.param(backtest_year.prove, id="benchmarks.backtest_year", marks=pytest.mark.slow),)
 
 
-@pytest.mark.parametrize("prove", [one.prove for one in PROOFS], ids=[one.__name__ for one in PROOFS])
+@pytest.mark.parametrize("prove", [*(pytest.param(one.prove, id=one.__name__) for one in PROOFS), *LONG])
 def test_what_is_promised_is_not_shown_to_be_broken(prove: Callable[..., list[Line]]) -> None:
     lines = prove(quick=True)
     assert [line for line in lines if not line.ok] == []
