@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from tasks import recency, tracking, training
+from tasks import compute, recency, tracking, training
 from tasks.case import Case
 from tasks.data import Dataset, NothingNew, Split, split, validate
 from tasks.decide.metrics import Unmeasurable, measure
@@ -136,7 +136,15 @@ def attempt(
 
     Raises:
         TrainingError: When the estimator or trainer raises, or predicts what is no prediction.
+        ComputeError: When the policy's cluster cannot be used.
     """
+    with compute.on(policy):
+        return _attempt(policy, parts, now, search=search, leans=leans, progress=progress)
+
+
+def _attempt(
+    policy: Policy, parts: Split, now: datetime, *, search: bool, leans: bool, progress: training.Progress
+) -> Tried:
     stretch = recency.learned(policy, parts.train, progress)
     parts = Split(train=stretch.rows, holdout=parts.holdout)
     fitted = replace(training.fit(policy, parts.train, search=search, progress=progress), window=stretch.told)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks import artifact
+from tasks import artifact, compute
 from tasks.candidate import Made
 from tasks.case import Case
 from tasks.columns import kind_of, text_of
@@ -140,7 +140,8 @@ def _production_scores(case: Case, standing: Standing, made: Made) -> tuple[Scor
         return None, "no version is in Production"
     try:
         model = case.registry().load(case.ledger, case.policy, version)
-        return score(model, made.split.holdout, classes=made.scores.classes), ""
+        with compute.on(case.policy):
+            return score(model, made.split.holdout, classes=made.scores.classes), ""
     except Exception as error:  # noqa: BLE001  whatever the old model raises is missing evidence, told in its finding
         return None, f"version {version} in Production could not score the holdout: {error}"
 

@@ -168,6 +168,30 @@ class Training(Section):
         return self
 
 
+class Compute(Section):
+    """Where searches, scores and counts run when one process is not enough. Nothing that is decided depends on it."""
+
+    dask: str | None = Field(
+        None, description="Address of a Dask scheduler, such as tcp://dask:8786. Empty: processes on this machine."
+    )
+    processes: int = Field(-1, ge=-1, description="How many on this machine; -1: one for each core.")
+    piece: int = Field(100_000, ge=1, description="Rows that are scored or counted at a time by one of them.")
+
+    @field_validator("dask")
+    @classmethod
+    def _address_is_one(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^\s/]+:\d+/?|\$\{\w+\}", value):
+            return value
+        raise ValueError(f"{value!r} is no address of a scheduler; write tcp://host:8786 or tls://host:8786")
+
+    @field_validator("processes")
+    @classmethod
+    def _some_process(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("0 processes do nothing; give a number, -1 for one per core, or `compute: off`")
+        return value
+
+
 class DriftTrigger(Section):
     """T2: the inputs are not what the Production version was trained on."""
 
@@ -717,6 +741,9 @@ class Policy(Section):
         None, description="off, or a section: a person approves every promotion."
     )
     health: Health = Field(Health(), description="The watch over what serves.")
+    compute: Annotated[Compute | None, BeforeValidator(_off)] = Field(
+        None, description="off, or a section: heavy steps of a retraining in several processes or on a Dask cluster."
+    )
     external: Literal["repair", "adopt"] = Field(
         "repair", description="A stage changed by hand in MLflow is undone, or taken as the new truth."
     )

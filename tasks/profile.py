@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import reduce
 from operator import add
 from typing import Any
 
@@ -15,6 +16,7 @@ import pandas as pd
 
 from tasks.bins import edges_of, fill, steps_at, steps_of
 from tasks.columns import Kind
+from tasks.compute import each, pieces
 from tasks.decide.estimate import EDGES
 from tasks.held import Floats, Held, Plain, Ranked, Words, ranked, read
 from tasks.records import ColumnProfile, Measurement, Profile, Scores, Span, Steps, Sureness, to_plain
@@ -36,7 +38,11 @@ def describe(features: pd.DataFrame, *, ks: bool = False) -> tuple[ColumnProfile
         features: n rows, tidy (see :func:`tasks.columns.tidy`) or as a source gave them (see :func:`tasks.held.read`).
         ks: Keep what the Kolmogorov-Smirnov distance needs: 1,024 steps of each number's distribution.
     """
-    return tuple(describe_held(str(name), read(features[name]), ks=ks) for name in features.columns)
+    return tuple(each(_described, [(str(name), features[name], ks) for name in features.columns]))
+
+
+def _described(name: str, column: pd.Series[Any], ks: bool) -> ColumnProfile:
+    return describe_held(name, read(column), ks=ks)
 
 
 def describe_held(name: str, held: Held, *, ks: bool = False) -> ColumnProfile:
@@ -60,9 +66,22 @@ def count(features: pd.DataFrame, reference: Sequence[ColumnProfile]) -> tuple[C
         features: n rows, as for :func:`describe`.
         reference: From :func:`describe`.
     """
-    return tuple(
-        count_held(read(features[column.name]), column) for column in reference if column.name in features.columns
-    )
+    known = tuple(column for column in reference if column.name in features.columns)
+    parts = pieces(len(features))
+    if len(parts) > 1:
+        counted = each(_counted, [(features.iloc[part], known) for part in parts])
+        if all(_alike(columns) for columns in zip(*counted, strict=True)):
+            return tuple(reduce(merge, columns) for columns in zip(*counted, strict=True))
+    return _counted(features, known)
+
+
+def _counted(features: pd.DataFrame, reference: Sequence[ColumnProfile]) -> tuple[ColumnProfile, ...]:
+    return tuple(count_held(read(features[column.name]), column) for column in reference)
+
+
+def _alike(columns: Sequence[ColumnProfile]) -> bool:
+    """Whether pieces of a column are of one kind; else only the whole column can say which one it is."""
+    return len({(one.kind, one.edges, one.categories) for one in columns}) == 1
 
 
 def count_held(held: Held, reference: ColumnProfile) -> ColumnProfile:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tasks.columns import text_of, tidy
+from tasks.compute import each, pieces
 from tasks.data import Dataset
 from tasks.policy import Policy
 from tasks.records import Scores
@@ -81,7 +82,7 @@ def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...]) -> Scores:
     if not hasattr(model, "predict_proba"):
         answers = _predicted(model, dataset.features)
         return Scores(truth=truth, prediction=_codes(answers, classes, "the predictions"), classes=classes)
-    raw = _rows(model.predict_proba(dataset.features), len(dataset), "predict_proba").astype(np.float64)
+    raw = _asked(model, dataset.features, "predict_proba").astype(np.float64)
     own = [str(text_of(label)) for label in model.classes_]
     codes = _codes(own, classes, "the model's classes", strict=False)
     prediction = np.where(np.isfinite(raw).all(axis=1), codes[np.argmax(raw, axis=1)], -1)
@@ -129,7 +130,19 @@ def _smallest(values: Floats, most: int) -> NDArray[np.intp]:
 def _predicted(model: Any, features: pd.DataFrame) -> NDArray[Any]:
     if not len(features):
         return np.empty(0)
-    return _rows(model.predict(features), len(features), "predict").reshape(len(features))
+    return _asked(model, features, "predict").reshape(len(features))
+
+
+def _asked(model: Any, features: pd.DataFrame, method: str) -> NDArray[Any]:
+    """All rows at once, or in pieces where the policy's ``compute`` says so."""
+    parts = pieces(len(features))
+    if len(parts) == 1:
+        return _answered(model, features, method)
+    return np.concatenate(each(_answered, [(model, features.iloc[part], method) for part in parts]))
+
+
+def _answered(model: Any, features: pd.DataFrame, method: str) -> NDArray[Any]:
+    return _rows(getattr(model, method)(features), len(features), method)
 
 
 def _rows(answers: Any, rows: int, method: str) -> NDArray[Any]:

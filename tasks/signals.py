@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks import freshness
+from tasks import compute, freshness
 from tasks import profile as profiles
 from tasks.case import Case
 from tasks.data import Dataset, load, schema_changes
@@ -92,7 +92,9 @@ def observe(case: Case, standing: Standing, *, event: str | None = None, urgency
         why = f"version {standing.production} has no stored profile; promote a version that was trained by Backstop"
         return Observed(Signals(**known, unavailable=dict.fromkeys(TRIGGERS, why)), dataset)  # type: ignore[arg-type]
     ask = _asked(case, standing.production)
-    signals = replace(against(case.policy, case.now, standing.production, profile, dataset, ask), **known)  # type: ignore[arg-type]
+    with compute.on(case.policy):
+        seen_now = against(case.policy, case.now, standing.production, profile, dataset, ask)
+    signals = replace(seen_now, **known)  # type: ignore[arg-type]
     if seen is None or not _depends_on_rows_only(case, signals):
         return Observed(signals, dataset)
     until = min(_turns(case, profile, signals, dataset))

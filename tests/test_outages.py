@@ -285,7 +285,7 @@ def test_a_ledger_that_dies_while_its_lock_is_held_has_the_intent_when_it_is_bac
 
 
 def test_a_ledger_that_dies_before_the_intent_leaves_nothing(shared: Player, postgres_server: Postgres) -> None:
-    undo = kill_before(shared, postgres_server, "view")
+    undo = kill_before(shared, postgres_server, "_look_up")
     try:
         with pytest.raises(Lost):
             shared.promote("2")
