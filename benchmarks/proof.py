@@ -16,6 +16,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import Console
+from rich.progress import track
+
 from tasks.decide.intervals import clopper_pearson
 
 
@@ -123,4 +126,6 @@ def spread(job: Callable[..., Any], given: Iterable[tuple[Any, ...]], *, quick: 
         return [job(*one) for one in jobs]
     workers = min(len(jobs), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(job, *zip(*jobs, strict=True)))
+        found = pool.map(job, *zip(*jobs, strict=True))
+        shown = Console(stderr=True)  # what is printed is the table
+        return list(track(found, f"{len(jobs)} cases", total=len(jobs), console=shown, transient=True))

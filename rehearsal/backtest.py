@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from rehearsal import grid as grids
 from rehearsal.churn import write_customers
@@ -58,6 +59,7 @@ def backtest(
     labels_after: str | None = None,
     jobs: int = 1,
     environment: Mapping[str, str] = os.environ,
+    console: Console | None = None,
 ) -> tuple[Policy, Schedule, tuple[Played, ...]]:
     """Everything that ``make backtest`` does but the printing.
 
@@ -71,6 +73,7 @@ def backtest(
         labels_after: A row's label is known so long after the row; None: at once.
         jobs: Processes.
         environment: As for :func:`tasks.policy_file.load`.
+        console: Where to show how far it is; None: nowhere.
 
     Returns:
         The policy as it is, the schedule, and what was played, in the order of the grid.
@@ -90,7 +93,16 @@ def backtest(
     base, chosen = _policies(policy, grid, data, environment, problems)
     rows = history(base)
     when = schedule(rows, every=step, first=first, window=length, labels=late or timedelta(0))
-    return base, when, play_all(chosen, rows, when, base, jobs=jobs)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=console is None) as progress:
+        bar = progress.add_task(f"evaluations of {base.model}", total=len(chosen) * len(when.moments))
+        return base, when, play_all(chosen, rows, when, base, jobs=jobs, told=lambda more: progress.advance(bar, more))
 
 
 def _length(option: str, text: str, problems: list[str]) -> timedelta | None:
@@ -143,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             window=options.window,
             labels_after=options.labels_after,
             jobs=options.jobs,
+            console=console,
         )
     except (GridError, DataError, PluginError, OSError) as error:
         console.print(f"[red]{type(error).__name__}[/]", escape(str(error)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +24,12 @@ WINDOWS = 26
 """Windows in which metric and harm are measured, where none are asked for: of a year two weeks each."""
 _MOST = 20_000
 """Evaluations of one policy at most."""
+
+Told = Callable[[int], None]
+
+
+def silent(_more: int) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +149,9 @@ def schedule(
     return Schedule(begin=begin, end=end, every=every, windows=tuple(edges), labels=labels)
 
 
-def play(choice: Choice, memory: Memory, when: Schedule, base: Policy, *, rules: Rules = BACKSTOP) -> Played:
+def play(
+    choice: Choice, memory: Memory, when: Schedule, base: Policy, *, rules: Rules = BACKSTOP, told: Told = silent
+) -> Played:
     """One policy on the whole history.
 
     Args:
@@ -152,10 +160,12 @@ def play(choice: Choice, memory: Memory, when: Schedule, base: Policy, *, rules:
         when: To evaluate.
         base: Policy whose margins are the yardstick.
         rules: Who decides.
+        told: Called with how many evaluations were played since it was called last.
     """
     started, player = time.perf_counter(), Player(choice.policy, memory, rules, when.labels)
     for moment in when.moments:
         player.evaluate(moment)
+        told(1)
     yardstick = Yardstick.of(base)
     windows = stays(player, yardstick, base, when.windows)
     return Played(
@@ -169,22 +179,28 @@ def play(choice: Choice, memory: Memory, when: Schedule, base: Policy, *, rules:
 
 
 def play_all(
-    chosen: Sequence[Choice], rows: Dataset, when: Schedule, base: Policy, *, jobs: int = 1
+    chosen: Sequence[Choice], rows: Dataset, when: Schedule, base: Policy, *, jobs: int = 1, told: Told = silent
 ) -> tuple[Played, ...]:
-    """Every combination, in order; those of one process share what they compute."""
+    """Every combination, in order; those of one process share what they compute.
+
+    Other processes tell of their evaluations when they are through with all of theirs.
+    """
     shares = [list(chosen[place::jobs]) for place in range(min(jobs, len(chosen)))]
     if len(shares) == 1:
-        return tuple(_share(shares[0], rows, when, base))
-    done = joblib.Parallel(n_jobs=len(shares))(joblib.delayed(_share)(share, rows, when, base) for share in shares)
-    by_choice = {one.choice.values: one for share in done for one in share}
+        return tuple(_share(shares[0], rows, when, base, told))
+    spread = joblib.Parallel(n_jobs=len(shares), return_as="generator_unordered")
+    by_choice: dict[Any, Played] = {}
+    for done in spread(joblib.delayed(_share)(share, rows, when, base) for share in shares):
+        by_choice |= {one.choice.values: one for one in done}
+        told(len(done) * len(when.moments))
     return tuple(by_choice[choice.values] for choice in chosen)
 
 
-def _share(chosen: Sequence[Choice], rows: Dataset, when: Schedule, base: Policy) -> list[Played]:
+def _share(chosen: Sequence[Choice], rows: Dataset, when: Schedule, base: Policy, told: Told = silent) -> list[Played]:
     memory = Memory(rows)
     # One thread each: other processes play beside this one, and threads of small models mostly wait for each other.
     with threadpool_limits(limits=1):
-        return [play(choice, memory, when, base) for choice in chosen]
+        return [play(choice, memory, when, base, told=told) for choice in chosen]
 
 
 def plain(base: Policy, when: Schedule, played: Sequence[Played]) -> dict[str, Any]:
