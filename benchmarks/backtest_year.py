@@ -6,8 +6,8 @@ evaluation a day, through the backtest (rehearsal/player.py). The product's poli
 it stand the bare defaults and the textbook's policy as it is published (benchmarks/textbook.py). All train the same
 estimator on the same lookback and hold the same share out. What served on a day is scored on that day's rows, which
 nobody had seen. A promotion is bad when, on 20,000 fresh customers of the day, the new version's true accuracy is more
-than the gate's margin below that of the version that it replaced. Where seasons turn, a version that is better today may
-be worse over the month that follows, which nothing that looks back can know: that is counted and not promised.
+than the gate's margin below that of the version that it replaced. Where seasons turn, a version that is better today
+may be worse over the month that follows, which nothing that looks back can know: that is counted and not promised.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _lines(world: str, outcomes: list[dict[str, Outcome]], players: tuple[str, .
         counted = ("retrains", "promotions", "bad", "regretted")
         retrains, promotions, bad, regretted = (sum(getattr(one[name], what) for one in outcomes) for what in counted)
         accuracy = float(np.mean([one[name].accuracy for one in outcomes]))
-        told = f"{retrains} retrainings, {promotions} promotions, {bad} bad, {regretted} regretted, in {len(outcomes)} years"
+        told = f"{retrains} retrainings, {promotions} promotions, {bad} bad, {regretted} regretted"
         lines.append(Line(what=f"{world}, {name}: accuracy", value=accuracy, told=told))
     return [*lines, _fewer(world, outcomes, None), _better(world, outcomes, -NOISE)]
 

@@ -28,16 +28,12 @@ WINDOW = timedelta(days=30)
 _NOTHING = 1e-4
 
 
-def rules(*, least: int = 1) -> Rules:
-    """The textbook as who decides.
-
-    Args:
-        least: Labelled rows since the last training below which accuracy is not looked at; the textbook names none.
-    """
-    return Rules(triggers=lambda found, _policy, rows: triggers(found, rows, least=least), gate=gate)
+def rules() -> Rules:
+    """The textbook as who decides."""
+    return Rules(triggers=lambda found, _policy, rows: triggers(found, rows), gate=gate)
 
 
-def triggers(found: Signals, rows: Dataset, *, least: int) -> Verdict:
+def triggers(found: Signals, rows: Dataset) -> Verdict:
     """Retrain when any number is over its limit."""
     if found.profile is None:
         first = Finding(name="first_model", outcome="breach", reason="there is no model yet")
@@ -45,7 +41,7 @@ def triggers(found: Signals, rows: Dataset, *, least: int) -> Verdict:
     recent = rows.between(found.now - WINDOW, found.now)
     worst = psi(found.profile.columns, profiles.count(recent.features, found.profile.columns))
     age, volume = found.now - found.profile.trained_at, found.labelled_since or 0
-    drop = _drop(found, found.profile, least)
+    drop = _drop(found, found.profile)
     findings = (
         _held("age", age / timedelta(days=1), AGE / timedelta(days=1), fires=age >= AGE),
         _held("drift", worst, PSI, fires=worst > PSI),
@@ -78,9 +74,9 @@ def _psi(before: ColumnProfile, after: ColumnProfile) -> float:
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def _drop(found: Signals, profile: Profile, least: int) -> float:
+def _drop(found: Signals, profile: Profile) -> float:
     baseline, current = profile.metric("accuracy"), found.performance
-    if baseline is None or current is None or current.n < least:
+    if baseline is None or current is None:
         return 0.0
     return baseline.value - current.value
 
