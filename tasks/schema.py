@@ -21,7 +21,7 @@ from sqlalchemy import (
 from tasks.database import Moment, Ticks
 
 LEDGER_REVISION = "0006"
-LOG_REVISION = "0002"
+LOG_REVISION = "0003"
 """Newest migration of each; a test holds the tables below against what the migrations make."""
 
 ledger = MetaData()
@@ -205,6 +205,7 @@ chain = Table(
 requests = Table(
     "backstop_requests",
     log,
+    # On PostgreSQL the keys are those of each week, see tasks.partitions; a table in partitions has none as a whole.
     # Models that share a log may use the same ids: an order has a price and a risk.
     Column("model", String(63), primary_key=True),
     Column("request_id", String(128), primary_key=True),
@@ -233,4 +234,7 @@ labels = Table(
     Column("contradictions", Integer, nullable=False),
     # Every other one that was told, as JSON, with its newest moment: what is told again is known by it.
     Column("others", Text, nullable=False),
+    # When the row was made, or what it says became known where that is later; never changed. On PostgreSQL it tells the
+    # partition: a label comes after its request, so whoever reads recent requests reads recent labels only.
+    Column("made", Ticks, nullable=False),
 )
