@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
@@ -33,6 +34,9 @@ WEEK = 7 * 24 * _HOUR
 """Microseconds."""
 _MONDAY = 4 * 24 * _HOUR
 """1970-01-05, in microseconds since 1970."""
+
+EARLY = timedelta(weeks=1)
+"""So long before its request was asked a label may have been put down; clients may know ids, and truths, in advance."""
 
 _BACK, _AHEAD = 104, 8
 """Weeks before and after the present one that get a partition of their own."""
@@ -169,8 +173,9 @@ class Weeks:
 def changing(database: Database) -> Iterator[Connection]:
     """A transaction that changes partitions: one at a time, and nobody waits long behind it."""
     with database.writing() as connection:
-        connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT}'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        if sliced(database):  # elsewhere who writes is alone
+            connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT}'"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         yield connection
 
 

@@ -36,7 +36,7 @@ from tasks import labels as labelling
 from tasks import schema
 from tasks.database import Database, microseconds, moment
 from tasks.labels import Label, as_text
-from tasks.partitions import LABELS, REQUESTS, Sliced, Weeks, guard, sliced
+from tasks.partitions import EARLY, LABELS, REQUESTS, Sliced, Weeks, guard, sliced
 from tasks.policy import Problem, as_utc
 from tasks.records import LiveShadow, Look, to_plain
 
@@ -55,9 +55,6 @@ _CHUNK = 400
 
 _LATELY = timedelta(weeks=2)
 """What served lately is found among so much of the log."""
-
-EARLY = timedelta(weeks=1)
-"""So long before its request was asked a label may have been put down; clients may know ids, and truths, in advance."""
 
 _requests, _labels = schema.requests, schema.labels
 _write = json.JSONEncoder(allow_nan=False).encode

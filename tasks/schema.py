@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from tasks.database import Moment, Ticks
 
-LEDGER_REVISION = "0006"
+LEDGER_REVISION = "0007"
 LOG_REVISION = "0003"
 """Newest migration of each; a test holds the tables below against what the migrations make."""
 
@@ -91,6 +91,22 @@ evidence = Table(
     Column("digest", String(64), primary_key=True),  # SHA-256 of the body: the same evidence is kept once
     Column("body", LargeBinary, nullable=False),
 )
+
+removals = Table(
+    "backstop_removals",
+    ledger,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("model", String(63), nullable=False),
+    Column("at", Moment, nullable=False),
+    # Only evidence of decisions that were made before this moment is among it.
+    Column("before", Moment, nullable=False),
+    Column("digests", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+)
+"""Evidence that was taken out as the policy says; what is gone and not named here was not taken out by it."""
+Index("backstop_removals_by_model", removals.c.model, removals.c.id)
 
 facts = Table(
     "backstop_facts",
@@ -238,3 +254,16 @@ labels = Table(
     # partition: a label comes after its request, so whoever reads recent requests reads recent labels only.
     Column("made", Ticks, nullable=False),
 )
+
+expired = Table(
+    "backstop_expired",
+    log,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("at", Ticks, nullable=False),
+    # week: a partition; rows: of a model; turn: somebody looked whether there was anything.
+    Column("kind", String(10), nullable=False),
+    Column("name", String(80), nullable=False),
+    Column("rows", BigInteger, nullable=False),
+)
+"""What was taken out of the log because no policy needs it any more."""
+Index("backstop_expired_by_name", expired.c.kind, expired.c.name, expired.c.at)

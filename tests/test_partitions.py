@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from servers import Postgres
 from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import OperationalError
 
 from tasks import database, partitions
 from tasks.database import Database, microseconds
@@ -62,9 +63,11 @@ def there(url: str, table: Sliced = REQUESTS) -> dict[str, Partition]:
 @contextmanager
 def connected(url: str) -> Iterator[Any]:
     engine: Engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        yield connection
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def execute(url: str, *statements: str) -> None:
@@ -212,13 +215,12 @@ def test_a_request_that_is_sent_again_at_the_same_moment_in_another_week_counts_
 
 def test_writers_of_the_middle_of_a_week_do_not_wait_for_each_other(url: str, log: RequestLog) -> None:
     log.record([served("first", NOW)])
-    with Database.open(url, part="requests", revision="0003").writing() as held:
+    with connected(url) as held, connected(url) as second:
         partitions.guard(held, REQUESTS, [microseconds(NOW)], microseconds(NOW))
-        with Database.open(url, part="requests", revision="0003").writing() as second:
-            second.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
-            partitions.guard(second, REQUESTS, [microseconds(NOW)], microseconds(NOW))
-            with pytest.raises(Exception, match="lock timeout"):
-                partitions.guard(second, REQUESTS, [microseconds(NOW - 9 * DAY)], microseconds(NOW))
+        second.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
+        partitions.guard(second, REQUESTS, [microseconds(NOW)], microseconds(NOW))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            partitions.guard(second, REQUESTS, [microseconds(NOW - 9 * DAY)], microseconds(NOW))
 
 
 def test_labels_that_come_weeks_apart_are_told_of_one_request(url: str) -> None:
@@ -254,24 +256,25 @@ def test_labels_of_one_request_from_two_weeks_at_once_are_both_there(url: str) -
 # From one table to many.
 
 
+BEFORE = """
+INSERT INTO backstop_requests SELECT 'churn', i::text, 'production', '1', {now} - i * 86400000000::bigint, 0.1, false,
+    '{{}}', 'yes', NULL FROM generate_series(0, {last}) i;
+INSERT INTO backstop_requests
+    VALUES ('churn', 'future', 'production', '1', 4102444800000000, 0.1, false, '{{}}', 'yes', NULL);
+INSERT INTO backstop_labels SELECT 'churn', i::text, 'no', 1, 0, '{{}}' FROM generate_series(0, {last}, 2) i;
+CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NOTIFY labelled; RETURN NULL; END $$;
+CREATE TRIGGER "Odd one" AFTER INSERT ON backstop_labels FOR EACH STATEMENT EXECUTE FUNCTION f();
+GRANT SELECT ON backstop_requests TO PUBLIC
+"""
+
+
 def of_before(url: str, rows: int) -> None:
     """A log as the version before made it, with a trigger and a right that somebody put on it."""
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
         database._migrate(connection, "requests", None, to="0002")
-        week = microseconds(NOW)
-        for statement in (
-            "INSERT INTO backstop_requests SELECT 'churn', i::text, 'production', '1', "
-            f"{week} - i * 86400000000::bigint, 0.1, false, '{{}}', 'yes', NULL FROM generate_series(0, {rows - 1}) i",
-            "INSERT INTO backstop_requests VALUES ('churn', 'future', 'production', '1', 4102444800000000, 0.1, false, "
-            "'{}', 'yes', NULL)",
-            "INSERT INTO backstop_labels SELECT 'churn', i::text, 'no', 1, 0, '{}' "
-            f"FROM generate_series(0, {rows - 1}, 2) i",
-            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NOTIFY labelled; RETURN NULL; END $$",
-            'CREATE TRIGGER "Odd one" AFTER INSERT ON backstop_labels FOR EACH STATEMENT EXECUTE FUNCTION f()',
-            "GRANT SELECT ON backstop_requests TO PUBLIC",
-        ):
-            connection.exec_driver_sql(statement)
+        for statement in BEFORE.split(";\n"):
+            connection.exec_driver_sql(statement.format(now=microseconds(NOW), last=rows - 1))
     engine.dispose()
 
 

@@ -1,4 +1,4 @@
-"""The request log in weeks on PostgreSQL; and when a label was first put down, on every database.
+"""The request log in weeks on PostgreSQL; when a label was first put down, and what has expired, on every database.
 
 In one transaction, under a lock that keeps everybody out: no row is copied, the tables that are there become the first
 partition of the new ones. It takes as long as reading through them once, which is how PostgreSQL makes sure of their
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from alembic import op
 
-from tasks.database import microseconds
+from tasks.database import Ticks, microseconds
 from tasks.partitions import LABELS, REQUESTS, WEEK, Sliced, week_of
 
 revision = "0003"
@@ -26,6 +26,7 @@ _INDEXES = {
 
 def upgrade() -> None:
     """Every row is kept, and so are the rights and the triggers of the tables."""
+    _create_expired()
     bind, now = op.get_bind(), microseconds(datetime.now(UTC))
     divided = bind.dialect.name == "postgresql"
     if divided:
@@ -39,6 +40,23 @@ def upgrade() -> None:
     op.execute("ALTER TABLE backstop_labels ALTER COLUMN made DROP DEFAULT")
     for table, indexes, end in ((REQUESTS, _INDEXES, now), (LABELS, {}, made)):
         _divide(bind, table, indexes, week_of(end) + WEEK)
+
+
+def _create_expired() -> None:
+    op.create_table(
+        "backstop_expired",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer, "sqlite"),
+            primary_key=True,
+            autoincrement=True,
+        ),
+        sa.Column("at", Ticks, nullable=False),
+        sa.Column("kind", sa.String(10), nullable=False),
+        sa.Column("name", sa.String(80), nullable=False),
+        sa.Column("rows", sa.BigInteger, nullable=False),
+    )
+    op.create_index("backstop_expired_by_name", "backstop_expired", ["kind", "name", "at"])
 
 
 def _divide(bind: sa.Connection, table: Sliced, indexes: dict[str, list[str]], end: int) -> None:
