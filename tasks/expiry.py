@@ -49,10 +49,12 @@ class Stays:
     Attributes:
         name: Of the partition.
         reason: Why, in words.
+        expected: The policies given say so themselves, and nobody has to do anything.
     """
 
     name: str
     reason: str
+    expected: bool = False
 
 
 def claim(database: Database, who: str, now: datetime, every: timedelta) -> bool:
@@ -129,18 +131,17 @@ def _dropped(
     dry_run: bool,
 ) -> Gone | Stays:
     with database.reading() as connection:
-        reason = _needed(connection, one, bounds, early)
-        rows = _about(connection, one)
-    if reason or dry_run:
-        return Stays(one.name, reason) if reason else Gone(one.name, rows)
+        needed, rows = _needed(connection, one, bounds, early), _about(connection, one)
+    if needed is not None or dry_run:
+        return needed or Gone(one.name, rows)
     try:
         with changing(database) as connection:
             # The whole first, as everybody does who reads or writes: in another order two could wait for each other.
             connection.exec_driver_sql(f"LOCK TABLE ONLY {table.name} IN ACCESS EXCLUSIVE MODE")
             if all(name != one.name for name in (there.name for there in partitions(connection, table))):
                 return Stays(one.name, "somebody else has just taken it out")
-            if reason := _needed(connection, one, bounds, early):  # a row that came late
-                return Stays(one.name, reason)
+            if needed := _needed(connection, one, bounds, early):  # a row that came late
+                return needed
             _note(connection, "week", one.name, rows, now)
             connection.exec_driver_sql(f"DROP TABLE {one.name}")
     except OperationalError as error:
@@ -150,16 +151,17 @@ def _dropped(
     return Gone(one.name, rows)
 
 
-def _needed(connection: Connection, one: Partition, bounds: Bounds, early: timedelta) -> str:
-    """Why a partition stays, or nothing."""
-    end = moment(one.end or 0)
+def _needed(connection: Connection, one: Partition, bounds: Bounds, early: timedelta) -> Stays | None:
+    """Why a partition stays; None: it may go. That nobody knows what a model needs comes before everything else."""
+    end, needed = moment(one.end or 0), None
     for model in _models(connection, one):
         bound = bounds.get(model)
         if bound is None:
-            return f"{model} has rows in it, and none of the policies given here says how long its requests stay"
+            unknown = f"{model} has rows in it, and none of the policies given here says how long its requests stay"
+            return Stays(one.name, unknown)
         if end > bound - early:
-            return f"{model} needs what was asked since {bound:%Y-%m-%d %H:%M} UTC"
-    return ""
+            needed = Stays(one.name, f"{model} needs what was asked since {bound:%Y-%m-%d %H:%M} UTC", expected=True)
+    return needed
 
 
 def _models(connection: Connection, one: Partition) -> Iterator[str]:

@@ -43,7 +43,7 @@ class Swept:
 
     Attributes:
         gone: Of the request log.
-        stays: Weeks of the log that are old and stay, with the reason.
+        stays: Weeks of the log that are older than one of the policies keeps them and stay, with the reason.
         evidence: Bodies of evidence that went, by model.
     """
 
@@ -56,7 +56,7 @@ class Swept:
         return (
             *(f"requests: {one.name} is gone, {one.rows:,} rows" for one in self.gone),
             *(f"evidence: {count:,} of {model} removed" for model, count in self.evidence.items()),
-            *(f"requests: {one.name} stays: {one.reason}" for one in self.stays),
+            *(f"requests: {one.name} stays: {one.reason}" for one in self.stays if not one.expected),
         )
 
 
