@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     String,
     Table,
     and_,
     any_,
     case,
+    cast,
     false,
     func,
     literal,
@@ -181,12 +183,11 @@ class RequestLog:
             first.setdefault(_by_request(values), values)
         if not first:
             return 0
-        statement = self._insert(_requests).on_conflict_do_nothing().returning(_requests.c.request_id)
         with self._writing(REQUESTS, [values["at"] for values in first.values()]) as connection:
             there = self._in_any_week(connection, _requests, first)
             # Rows are written in one order by everybody; two batches could otherwise wait for each other's rows.
             new = [first[key] for key in sorted(first) if key not in there]
-            return len(connection.execute(statement, new).all()) if new else 0
+            return self._put(connection, new) if new else 0
 
     def label(self, rows: Iterable[Label]) -> None:
         """Put down labels, in any order and as often as they come, their requests before or after them.
@@ -441,6 +442,21 @@ class RequestLog:
             if sliced(self._database):
                 guard(connection, table, ticks, now)
             yield connection
+
+    def _put(self, connection: Connection, values: list[dict[str, Any]]) -> int:
+        """Insert requests, those left out that are there; how many were not."""
+        statement, told = self._insert(_requests), _requests.c.request_id
+        if not sliced(self._database):
+            return len(connection.execute(statement.on_conflict_do_nothing().returning(told), values).all())
+        from sqlalchemy.dialects.postgresql import JSON  # noqa: PLC0415  see below
+
+        # One parameter, and not one for each value: the driver reads through a statement by those, in Python.
+        plain = _write([{**row, "at": microseconds(row["at"])} for row in values])
+        columns = [Column(column.name, column.type) for column in _requests.columns]
+        asked = func.json_to_recordset(cast(literal(plain, String), JSON)).table_valued(*columns)
+        rows = select(asked.render_derived(with_types=True))
+        statement = statement.from_select([column.name for column in columns], rows).on_conflict_do_nothing()
+        return len(connection.execute(statement.returning(told)).all())
 
     def _in_any_week(self, connection: Connection, table: Table, keys: Iterable[tuple[str, ...]]) -> set[Any]:
         """Which of these are in the log; nothing where the index of one table tells."""

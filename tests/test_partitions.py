@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from servers import Postgres
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 
 from tasks import database, partitions
 from tasks.database import Database, microseconds
@@ -174,6 +174,38 @@ def test_many_that_make_the_same_week_at_once_make_it_once(url: str, log: Reques
     assert len(there(url)) == 4
     assert asked(url, f"SELECT COUNT(*) FROM {REQUESTS.rest}") == [(0,)]
     assert len(everything(log)) == 4
+
+
+def test_rows_come_back_as_they_were_written_to_the_last_digit(log: RequestLog) -> None:
+    odd = [0.1 + 0.2, -1e-300, 5, 'a "quoted" \\ text\n', "naïve 日本 🙂", None, True, [1, {"a": ",{}"}]]
+    features = {f"column {number}, '\\'": value for number, value in enumerate(odd)}
+    at = NOW + timedelta(microseconds=1)
+    row = Served(
+        request_id='i\\d "1"',
+        model="churn",
+        version="1",
+        at=at,
+        seconds=1 / 3,
+        features=features,
+        prediction='ye"s\\',
+        score=0.1 + 0.2,
+    )
+    log.record(
+        [row, Served(**{name: getattr(row, name) for name in row.__slots__} | {"request_id": "2", "score": None})]
+    )
+    window = log.window("churn", start=at, end=at + DAY, limit=9)
+    assert set(window.request_ids) == {'i\\d "1"', "2"}
+    assert window.features == (features, features)
+    assert (window.predictions, window.times) == (('ye"s\\',) * 2, (at, at))
+    assert set(window.scores) == {0.1 + 0.2, None}
+
+
+def test_a_row_that_no_database_takes_is_refused_as_such(log: RequestLog) -> None:
+    """So that the gateway leaves that one out, and not the batch."""
+    for name in ("nul \0", "x" * 200):
+        with pytest.raises(DataError):
+            log.record([served(name, NOW), served("fine", NOW)])
+    assert everything(log) == {}
 
 
 # One id is one request, in whichever weeks it comes.
