@@ -7,7 +7,6 @@ long as nothing has to move, MLflow is only glanced at, and the tick goes on wit
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Annotated
 
 from prefect import flow
 from prefect.client.schemas import State
+from prefect.logging import get_run_logger
 from prefect.states import Completed
 from pydantic import Field
 
@@ -42,8 +42,6 @@ from tasks.policy_file import PolicyError, load_many
 from tasks.records import Report
 from tasks.report import SERIOUS, brief, tick_name
 from tasks.stores import Stores
-
-_log = logging.getLogger(__name__)
 
 _SERIOUS = (
     *("rolled-back", "held", "expired", "first-promoted", "promoted", "canary", "shadow-rejected", "aborted"),
@@ -102,7 +100,8 @@ async def watch(
             await tidy(case)
             await events.emit(case, ())
     if not (dry_run or as_of or broken):  # of a policy that cannot be read nobody knows what it needs
-        await asyncio.to_thread(_sweep, policies)
+        for line in await asyncio.to_thread(_swept, policies):
+            get_run_logger().info("retention: %s", line)
     serious = [report.trail for report in reports if report.decision in SERIOUS]
     if serious:  # otherwise the minute costs no call for a name
         await pages.label(tick_name(reports), serious)
@@ -133,10 +132,10 @@ def _unwatched(policies: tuple[Policy, ...], error: Exception, *, dry_run: bool)
     return f"{models}: not watched, {type(error).__name__}: {error}"
 
 
-def _sweep(policies: tuple[Policy, ...]) -> None:
+def _swept(policies: tuple[Policy, ...]) -> tuple[str, ...]:
     """Once a day let go of what is older than the policies keep it; whatever goes wrong there, the watch goes on."""
     if not any(one.retention.requests or one.retention.evidence for one in policies):
-        return
+        return ()
     from tasks import retention  # noqa: PLC0415  most minutes have nothing to do with it
 
     try:
@@ -144,10 +143,8 @@ def _sweep(policies: tuple[Policy, ...]) -> None:
         with Ledger.open(stores.ledger) as ledger:
             swept = retention.daily(policies, stores, ledger, datetime.now(UTC))
     except Exception as error:  # noqa: BLE001  as above
-        _log.warning("retention: nothing more goes today: %s: %s", type(error).__name__, error)
-        return
-    for line in swept.lines() if swept is not None else ():
-        _log.info("retention: %s", line)
+        return (f"not everything that may go went: {type(error).__name__}: {brief(str(error))}",)
+    return swept.lines() if swept is not None else ()
 
 
 async def _tick(case: Case, glance: Glance) -> Report:

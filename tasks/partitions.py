@@ -118,7 +118,7 @@ def partitions(connection: Connection, table: Sliced) -> tuple[Partition, ...]:
     """Those that are there, the oldest first, the rest last."""
     asked = text(
         "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
-        "WHERE i.inhparent = to_regclass(:name) AND NOT i.inhdetachpending"
+        "WHERE i.inhparent = to_regclass(:name)"
     )
     found = [_partition(*row) for row in connection.execute(asked, {"name": table.name})]
     return tuple(sorted(found, key=lambda one: (one.end is None, one.end or 0)))
