@@ -68,7 +68,7 @@ def keeping(requests: str | None = "60d", *, model: str = "churn", evidence: str
     return policy(model, retention={"requests": requests or "off", "evidence": evidence}, **keys)
 
 
-def filled(stores: Stores, days: int = 120, *, model: str = "churn", first: int = 0) -> None:
+def filled(stores: Stores, days: int = 120, *, model: str = "churn", first: int = 0, labels: bool = True) -> None:
     """A request and its label on each of so many days, written week by week."""
     told: dict[int, list[datetime]] = {}
     for number in range(days - 1, first - 1, -1):
@@ -80,7 +80,8 @@ def filled(stores: Stores, days: int = 120, *, model: str = "churn", first: int 
             clock[0] = moments[-1]
             names = {f"{model} {(NOW - at) // DAY}": at for at in moments}
             log.record(served(name, at, model=model) for name, at in names.items())
-            log.label(Label(request_id=name, model=model, label="no", at=at) for name, at in names.items())
+            if labels:
+                log.label(Label(request_id=name, model=model, label="no", at=at) for name, at in names.items())
 
 
 def served(name: str, at: datetime, *, model: str = "churn") -> Served:
@@ -178,12 +179,17 @@ def test_what_a_comparison_under_way_reads_stays_whatever_the_policy_says(stores
                 model="churn", based_on=seq, action=action, version=version, actor="a", reason="r", at=began, trail="t"
             )
             ledger.settle(intent, "applied")
-        if what == "rollout":
+    with Ledger.open(stores.ledger, clock=lambda: NOW - 10 * DAY) as ledger:
+        if what == "rollout":  # and there is a newer candidate already
             step = Rollout(
                 id=0, model="churn", version="2", baseline="1", weight=5, state="running", started=began, at=began,
                 reason="r", actor="a", trail="t",
             )  # fmt: skip
             ledger.weigh(step, after=None)
+            intent = ledger.intend(
+                model="churn", based_on=2, action="stage", version="3", actor="a", reason="r", at=NOW, trail="t"
+            )
+            ledger.settle(intent, "applied")
     swept(stores, keeping())
     assert max(ages(stores)) >= 90
 
@@ -446,10 +452,11 @@ def test_the_command_tells_and_takes(stores: Stores, tmp_path: Path, monkeypatch
 
 def test_the_weeks_of_labels_follow_those_of_their_requests(shared: Stores) -> None:
     filled(shared)
-    filled(shared, 112, model="fraud", first=105)
+    filled(shared, 112, model="fraud", first=105, labels=False)
     swept(shared, keeping())
+    assert max(ages(shared)) >= 111, "a request that stays because of another model keeps its label"
+    swept(shared, keeping(), keeping(model="fraud"))
     with database(shared) as log, log.reading() as connection:
         first = [next(iter(partitions.partitions(connection, table))) for table in (REQUESTS, LABELS)]
-    assert first[0].holds(microseconds(NOW - 111 * DAY))
-    assert first[1].start is not None
-    assert first[1].start <= week_of(microseconds(NOW - 111 * DAY)), "a request that stays keeps its label"
+    assert first[0].holds(microseconds(NOW - 60 * DAY))
+    assert first[1].holds(microseconds(NOW - 67 * DAY))
