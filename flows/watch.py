@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
 from prefect import flow
 from prefect.client.schemas import State
+from prefect.logging import get_run_logger
 from prefect.states import Completed
 from pydantic import Field
 
@@ -35,7 +36,7 @@ from tasks import approval
 from tasks import watch as watching
 from tasks.case import Case, LedgerError, open_case
 from tasks.glance import Glance
-from tasks.ledger import StaleDecision
+from tasks.ledger import Ledger, StaleDecision
 from tasks.policy import Policy
 from tasks.policy_file import PolicyError, load_many
 from tasks.records import Report
@@ -98,6 +99,9 @@ async def watch(
             reports += await _asked(case)
             await tidy(case)
             await events.emit(case, ())
+    if not (dry_run or as_of or broken):  # of a policy that cannot be read nobody knows what it needs
+        for line in await asyncio.to_thread(_swept, policies):
+            get_run_logger().info("retention: %s", line)
     serious = [report.trail for report in reports if report.decision in SERIOUS]
     if serious:  # otherwise the minute costs no call for a name
         await pages.label(tick_name(reports), serious)
@@ -126,6 +130,21 @@ def _unwatched(policies: tuple[Policy, ...], error: Exception, *, dry_run: bool)
     if not dry_run:
         not_begun("watch", models, error, tuple(sink for policy in policies for sink in policy.notify))
     return f"{models}: not watched, {type(error).__name__}: {error}"
+
+
+def _swept(policies: tuple[Policy, ...]) -> tuple[str, ...]:
+    """Once a day let go of what is older than the policies keep it; whatever goes wrong there, the watch goes on."""
+    if not any(one.retention.requests or one.retention.evidence for one in policies):
+        return ()
+    from tasks import retention  # noqa: PLC0415  most minutes have nothing to do with it
+
+    try:
+        stores = Stores.from_environment()
+        with Ledger.open(stores.ledger) as ledger:
+            swept = retention.daily(policies, stores, ledger, datetime.now(UTC))
+    except Exception as error:  # noqa: BLE001  as above
+        return (f"not everything that may go went: {type(error).__name__}: {brief(str(error))}",)
+    return swept.lines() if swept is not None else ()
 
 
 async def _tick(case: Case, glance: Glance) -> Report:

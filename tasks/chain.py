@@ -83,6 +83,9 @@ KINDS = {
         ),
         "step of a rollout",
     ),
+    "removal": _Kind(
+        schema.removals, "id", ("at", "before", "digests", "size", "reason", "actor"), "removal of evidence"
+    ),
     "lesson": _Kind(schema.lessons, "id", ("version", "base", "requests", "size", "at", "reason", "trail"), "lesson"),
 }
 """In the order in which rows from before there was a chain are linked."""

@@ -298,11 +298,10 @@ def _version_table(part: str) -> str:
 
 def _revision_of(connection: Connection, part: str) -> str | None:
     """The newest migration that was run, or None where there are no tables yet."""
-    tables = set(inspect(connection).get_table_names())
-    name = _version_table(part)
-    if name in tables:
+    there, name = inspect(connection), _version_table(part)
+    if there.has_table(name):
         return connection.execute(select(column("version_num")).select_from(table(name))).scalar_one_or_none()
-    if "backstop_schema" in tables:  # before there were migrations the version was a number in this table
+    if there.has_table("backstop_schema"):  # before there were migrations the version was a number in this table
         known = table("backstop_schema", column("part"), column("version"))
         number = connection.execute(select(known.c.version).where(known.c.part == part)).scalar_one_or_none()
         return None if number is None else f"{number:04d}"

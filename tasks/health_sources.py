@@ -20,8 +20,6 @@ from tasks.requests import RequestLog, Role
 from tasks.stores import Stores
 
 _DAY = timedelta(days=1)
-_LATE = 14
-"""Periods that are looked at again for labels that came after they were over: the watch and days, two weeks of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,9 +93,7 @@ def late(started: datetime, judged: Period, health: Health) -> tuple[Period, ...
         health: The policy's rules.
     """
     found: list[Period] = []
-    delay = health.labels.delay if health.labels is not None else timedelta(0)
-    most = max(_LATE, math.ceil(delay / _DAY) + 2)  # what is old enough to count is looked at once more
-    while not judged.first and len(found) < most:
+    while not judged.first and len(found) < health.late_days:
         judged = period(started, judged.start - timedelta(microseconds=1), health)
         found.append(judged)
     return tuple(found)

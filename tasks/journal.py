@@ -14,7 +14,7 @@ from sqlalchemy import Row, func, insert, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from tasks import chain, schema
+from tasks import chain, removal, schema
 from tasks.database import Database
 from tasks.lock import lock
 from tasks.policy import as_utc
@@ -157,6 +157,25 @@ class Journal:
         if hashlib.sha256(body).hexdigest() != digest:
             raise ValueError(f"evidence {digest[:12]} was changed in the ledger after it was put down; do not trust it")
         return body
+
+    def remove_evidence(self, order: removal.Order) -> int:
+        """Take evidence out that is older than it is kept, and put that down; see :mod:`tasks.removal`.
+
+        Returns:
+            How many bodies that were.
+        """
+        with self._writing(order.model) as connection:
+            return removal.carry_out(connection, order)
+
+    def removable(self, order: removal.Order) -> int:
+        """How much evidence an order would take out."""
+        with self._database.reading() as connection:
+            return len(removal.due(connection, order))
+
+    def removed(self, model: str) -> Mapping[str, datetime]:
+        """When which evidence of a model was taken out because of its age, by its digest."""
+        with self._database.reading() as connection:
+            return removal.removed(connection, model)
 
     def decisions(
         self,

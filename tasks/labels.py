@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, select, tuple_, update
+from sqlalchemy import and_, bindparam, select, tuple_, update
 from sqlalchemy.engine import Connection
 
 from tasks import schema
@@ -87,13 +87,10 @@ class Told:
         return Told(dict(kept))
 
 
-def put(connection: Connection, insert: sqlite.Insert | postgresql.Insert, rows: Iterable[Label]) -> None:
-    """Put labels down.
+def told_by(rows: Iterable[Label]) -> dict[Key, Told]:
+    """What a batch says about each of its requests; everybody writes them in one order.
 
-    Args:
-        connection: In a transaction that may write.
-        insert: Into the table of labels, as the database has it.
-        rows: In any order.
+    Two batches could otherwise wait for each other's rows.
 
     Raises:
         ValueError: For a naive datetime, an empty model, or a label that is empty or NaN.
@@ -102,16 +99,34 @@ def put(connection: Connection, insert: sqlite.Insert | postgresql.Insert, rows:
     for row in rows:
         key, told = _read(row)
         new[key] = new[key].with_(told) if key in new else told
-    # Everybody writes in one order: two batches could otherwise wait for each other's rows.
-    ordered = sorted(new)
-    if not ordered:
-        return
-    statement = insert.on_conflict_do_nothing(index_elements=["model", "request_id"])
-    made = connection.execute(
-        statement.returning(_ROWS.c.model, _ROWS.c.request_id), [_values(key, new[key]) for key in ordered]
-    )
-    fresh = {(row.model, row.request_id) for row in made}
-    _add(connection, {key: new[key] for key in ordered if key not in fresh})
+    return {key: new[key] for key in sorted(new)}
+
+
+def put(
+    connection: Connection,
+    insert: sqlite.Insert | postgresql.Insert,
+    new: Mapping[Key, Told],
+    *,
+    now: int,
+    known: Collection[Key] = (),
+) -> None:
+    """Put labels down.
+
+    Args:
+        connection: In a transaction that may write.
+        insert: Into the table of labels, as the database has it.
+        new: Of :func:`told_by`.
+        now: Microseconds since 1970.
+        known: Requests that have a row already, where an insert would not notice that.
+    """
+    values = [
+        {**_values(key, told), "made": moment(max(now, told.at))} for key, told in new.items() if key not in known
+    ]
+    fresh: set[Key] = set()
+    if values:
+        statement = insert.on_conflict_do_nothing().returning(_ROWS.c.model, _ROWS.c.request_id)
+        fresh = {(row.model, row.request_id) for row in connection.execute(statement, values)}
+    _add(connection, {key: told for key, told in new.items() if key not in fresh})
 
 
 def _add(connection: Connection, new: Mapping[Key, Told]) -> None:
@@ -125,9 +140,9 @@ def _add(connection: Connection, new: Mapping[Key, Told]) -> None:
             values = _values(key, after)
             # A row from before every label was kept knows only how many there were.
             values["contradictions"] = max(values["contradictions"], row.contradictions)
-            changed.append({f"new_{name}": value for name, value in values.items()})
+            changed.append({f"new_{name}": value for name, value in (*values.items(), ("made", row.made))})
     if changed:
-        where = (_ROWS.c.model == bindparam("new_model")) & (_ROWS.c.request_id == bindparam("new_request_id"))
+        where = and_(*(_ROWS.c[name] == bindparam(f"new_{name}") for name in ("model", "request_id", "made")))
         fields: dict[str, Any] = {
             name: bindparam(f"new_{name}") for name in ("label", "at", "contradictions", "others")
         }

@@ -5,6 +5,7 @@ The file is read once, validated whole, and travels as a frozen record. `docs/po
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
@@ -690,6 +691,11 @@ class Approval(Section):
     deadline: Duration = Field(timedelta(days=3), description="Without an answer by then Production stays.")
 
 
+_DAY = timedelta(days=1)
+_LATE = 14
+"""Days that are looked at again at least: two weeks of them."""
+
+
 class Health(Section):
     """The watch over the version that serves, and the way back."""
 
@@ -718,6 +724,31 @@ class Health(Section):
         None, description="off: everything is counted in the request log. Otherwise the server that has counted it."
     )
 
+    @property
+    def late_days(self) -> int:
+        """Days of the watch that are looked at again for labels that came after they were over."""
+        delay = self.labels.delay if self.labels is not None else timedelta(0)
+        # What is old enough to count is looked at once more.
+        return max(_LATE, math.ceil(delay / _DAY) + 2)
+
+
+class Retention(Section):
+    """How long what grows stays. Transitions, verdicts and the chain over them stay for ever, whatever this says.
+
+    It needs a run of the watch, or `python -m tasks.retention`, that is given the policies of all models of the log.
+    """
+
+    requests: Annotated[Duration | None, BeforeValidator(_off)] = Field(
+        None,
+        description="How long recorded requests and their labels stay, such as `90d`; off: for ever. It is the least: "
+        "on PostgreSQL they go by whole weeks, and a week goes when every model in it can do without.",
+    )
+    evidence: Annotated[Duration | None, BeforeValidator(_off)] = Field(
+        None,
+        description="How long the evidence of verdicts stays, from which they can be judged again; off: for ever. Of "
+        "what serves, waits or would be gone back to it stays.",
+    )
+
 
 class Policy(Section):
     """One model's policy."""
@@ -744,6 +775,7 @@ class Policy(Section):
     compute: Annotated[Compute | None, BeforeValidator(_off)] = Field(
         None, description="off, or a section: heavy steps of a retraining in several processes or on a Dask cluster."
     )
+    retention: Retention = Field(Retention(), description="How long requests and evidence stay.")
     external: Literal["repair", "adopt"] = Field(
         "repair", description="A stage changed by hand in MLflow is undone, or taken as the new truth."
     )
@@ -797,6 +829,38 @@ class Policy(Section):
                 f"training.windows {said}: each must be longer than nothing and shorter than data.lookback "
                 f"{format_duration(lookback)}, and no two alike"
             )
+        return self
+
+    @property
+    def looks_back(self) -> dict[str, timedelta]:
+        """How far back what is decided about this model may have to read the request log, by what needs it."""
+        needs = {"health (the watch, and days that late labels count for)": self.health.watch}
+        needs = {name: length + (self.health.late_days + 2) * _DAY for name, length in needs.items()}
+        if self.shadow is not None:
+            waiting = self.approval.deadline if self.approval is not None else timedelta(0)
+            needs |= {"shadow.window": self.shadow.window, "shadow.deadline": self.shadow.deadline + waiting}
+        if self.rollout is not None:
+            needs["rollout.deadline at each step"] = self.rollout.deadline * len(self.rollout.steps)
+        if self.learn is not None:
+            needs["learn.window"] = self.learn.window
+        if "backstop_" in f"{self.data.table} {self.data.query}":
+            needs["data.lookback (it reads the request log)"] = self.data.lookback
+        return needs
+
+    @model_validator(mode="after")
+    def _nothing_goes_that_is_needed(self) -> Self:
+        problems = []
+        for name in ("requests", "evidence"):
+            kept = getattr(self.retention, name)
+            short = {what: need for what, need in self.looks_back.items() if kept is not None and need > kept}
+            if short:
+                told = ", ".join(f"{what} needs {format_duration(need)}" for what, need in short.items())
+                least = format_duration(max(short.values()))
+                problems.append(
+                    f"retention.{name} {format_duration(kept)} is too short: {told}; write {least} or more, or `off`"
+                )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")

@@ -8,29 +8,37 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
+    String,
     Table,
     and_,
+    any_,
     case,
+    cast,
     false,
     func,
+    literal,
     literal_column,
     select,
     tuple_,
     type_coerce,
 )
+from sqlalchemy.engine import Connection
 
 from tasks import labels as labelling
 from tasks import schema
-from tasks.database import Database, microseconds
+from tasks.database import Database, microseconds, moment
 from tasks.labels import Label, as_text
+from tasks.partitions import EARLY, LABELS, REQUESTS, Sliced, Weeks, guard, sliced
 from tasks.policy import Problem, as_utc
 from tasks.records import LiveShadow, Look, to_plain
 
@@ -47,8 +55,15 @@ ANSWERING: tuple[Role, ...] = ("production", "canary")
 _CHUNK = 400
 """Requests that one statement asks for."""
 
+_LATELY = timedelta(weeks=2)
+"""What served lately is found among so much of the log."""
+
 _requests, _labels = schema.requests, schema.labels
 _write = json.JSONEncoder(allow_nan=False).encode
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,18 +140,23 @@ class Feedback:
 class RequestLog:
     """One open request log. Use it as a context manager, or close it."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, clock: Callable[[], datetime] = _wall_clock) -> None:
+        self._database, self._clock = database, clock
+        self._weeks = {table: Weeks(database, table) for table in (REQUESTS, LABELS)}
 
     @classmethod
-    def open(cls, url: str) -> RequestLog:
+    def open(cls, url: str, *, clock: Callable[[], datetime] = _wall_clock) -> RequestLog:
         """Connect, and create the tables if they are not there.
+
+        Args:
+            url: SQLAlchemy URL.
+            clock: Tells which week it is, where PostgreSQL divides the log into weeks.
 
         Raises:
             SchemaTooNew: When the tables were made by a later version of Backstop.
             ValueError: When the URL cannot be read.
         """
-        return cls(Database.open(url, part="requests", revision=schema.LOG_REVISION))
+        return cls(Database.open(url, part="requests", revision=schema.LOG_REVISION), clock)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -158,12 +178,16 @@ class RequestLog:
             ValueError: For a naive datetime, a duration that is not a finite number >= 0, or an answer that is missing
                 although the request did not fail; nothing of the batch is put down then.
         """
-        values = sorted((_request_values(row) for row in rows), key=_by_request)
-        if not values:
+        first: dict[tuple[str, ...], dict[str, Any]] = {}
+        for values in map(_request_values, rows):
+            first.setdefault(_by_request(values), values)
+        if not first:
             return 0
-        statement = self._insert(_requests).on_conflict_do_nothing(index_elements=["model", "request_id", "role"])
-        with self._database.writing() as connection:
-            return len(connection.execute(statement.returning(_requests.c.request_id), values).all())
+        with self._writing(REQUESTS, [values["at"] for values in first.values()]) as connection:
+            there = self._in_any_week(connection, _requests, first)
+            # Rows are written in one order by everybody; two batches could otherwise wait for each other's rows.
+            new = [first[key] for key in sorted(first) if key not in there]
+            return self._put(connection, new) if new else 0
 
     def label(self, rows: Iterable[Label]) -> None:
         """Put down labels, in any order and as often as they come, their requests before or after them.
@@ -175,8 +199,12 @@ class RequestLog:
             ValueError: For a naive datetime, an empty model, or a label that is empty or NaN; nothing of the batch is
                 put down then.
         """
-        with self._database.writing() as connection:
-            labelling.put(connection, self._insert(_labels), rows)
+        new, now = labelling.told_by(rows), microseconds(self._clock())
+        if not new:
+            return
+        with self._writing(LABELS, [moment(max(now, told.at)) for told in new.values()]) as connection:
+            there = self._in_any_week(connection, _labels, new)
+            labelling.put(connection, self._insert(_labels), new, now=now, known=there)
 
     def looks(
         self,
@@ -231,8 +259,10 @@ class RequestLog:
         query = select(func.max(_requests.c.at)).where(*_served(model, role), _requests.c.version == version)
         if until is not None:
             query = query.where(_requests.c.at < as_utc(until))
+        lately = query.where(_requests.c.at >= as_utc(until or self._clock()) - _LATELY)
         with self._database.reading() as connection:
-            newest: datetime | None = connection.execute(query).scalar_one()
+            # Only of a version that has been silent for long are all weeks asked.
+            newest: datetime | None = connection.execute(lately).scalar_one() or connection.execute(query).scalar_one()
         return newest
 
     def window(
@@ -261,7 +291,7 @@ class RequestLog:
         """
         query = (
             select(_requests, _labels.c.label)
-            .outerjoin(_labels, _labelled())
+            .outerjoin(_labels, _labelled(start))
             .where(*_served(model), _requests.c.at >= as_utc(start), _requests.c.at < as_utc(end), _answered())
             .order_by(*([_number(_labels.c.label.is_(None))] if labelled_first else []))
             .order_by(_requests.c.at.desc(), _requests.c.request_id.desc())
@@ -290,7 +320,7 @@ class RequestLog:
         rows = _requests.c
         query = (
             select(rows.request_id, func.min(rows.at).label("first"), _labels.c.label)
-            .join(_labels, _labelled())
+            .join(_labels, _labelled(start))
             .where(rows.model == model, rows.role.in_(ANSWERING), _answered(), _labels.c.label.is_not(None))
             .where(rows.at >= as_utc(start), rows.at < as_utc(end))
             .group_by(rows.request_id, _labels.c.label)
@@ -396,12 +426,55 @@ class RequestLog:
         sums = [func.sum(_number(condition)) for condition in (rows.failed, slow, labelled, wrong)]
         query = (
             select(interval.label("k"), func.count(), *sums)
-            .select_from(_requests.outerjoin(_labels, _labelled()))
+            .select_from(_requests.outerjoin(_labels, _labelled(start)))
             .where(*_served(model, role), rows.version == version, rows.at >= as_utc(start), rows.at < as_utc(end))
             .group_by(literal_column("k"))
         )
         with self._database.reading() as connection:
             return {int(row[0]): tuple(int(value) for value in row[1:]) for row in connection.execute(query)}
+
+    @contextmanager
+    def _writing(self, table: Sliced, moments: Sequence[datetime]) -> Iterator[Connection]:
+        """A transaction in which the rows of these moments have their place, and no id can come in twice."""
+        ticks, now = [microseconds(one) for one in moments], microseconds(self._clock())
+        self._weeks[table].see_to(ticks, now)
+        with self._database.writing() as connection:
+            if sliced(self._database):
+                guard(connection, table, ticks, now)
+            yield connection
+
+    def _put(self, connection: Connection, values: list[dict[str, Any]]) -> int:
+        """Insert requests, those left out that are there; how many were not."""
+        statement, told = self._insert(_requests), _requests.c.request_id
+        if not sliced(self._database):
+            return len(connection.execute(statement.on_conflict_do_nothing().returning(told), values).all())
+        from sqlalchemy.dialects.postgresql import JSON  # noqa: PLC0415  see below
+
+        # One parameter, and not one for each value: the driver reads through a statement by those, in Python.
+        plain = _write([{**row, "at": microseconds(row["at"])} for row in values])
+        columns = [Column(column.name, column.type) for column in _requests.columns]
+        asked = func.json_to_recordset(cast(literal(plain, String), JSON)).table_valued(*columns)
+        rows = select(asked.render_derived(with_types=True))
+        statement = statement.from_select([column.name for column in columns], rows).on_conflict_do_nothing()
+        return len(connection.execute(statement.returning(told)).all())
+
+    def _in_any_week(self, connection: Connection, table: Table, keys: Iterable[tuple[str, ...]]) -> set[Any]:
+        """Which of these are in the log; nothing where the index of one table tells."""
+        if not sliced(self._database):
+            return set()
+        from sqlalchemy.dialects.postgresql import ARRAY  # noqa: PLC0415  see below
+
+        wanted: dict[str, list[str]] = {}
+        for model, request_id, *_ in keys:
+            wanted.setdefault(model, []).append(request_id)
+        columns = list(table.primary_key.columns)
+        found: set[Any] = set()
+        for model, ids in wanted.items():
+            among = table.c.request_id == any_(literal(ids, ARRAY(String)))
+            found.update(
+                tuple(row) for row in connection.execute(select(*columns).where(table.c.model == model, among))
+            )
+        return found
 
     def _insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         """The same ``INSERT ... ON CONFLICT`` for both databases; SQLAlchemy has a construct for each."""
@@ -438,9 +511,9 @@ def _text(features: Mapping[str, Any]) -> str:
         return json.dumps(to_plain(features))
 
 
-def _by_request(values: Mapping[str, Any]) -> tuple[str, str]:
-    """Rows are written in one order by everybody; two batches could otherwise wait for each other's rows."""
-    return str(values["model"]), str(values["request_id"])
+def _by_request(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells requests apart."""
+    return tuple(str(values[name]) for name in REQUESTS.unique)
 
 
 def _recorded(rows: Sequence[Any]) -> Recorded:
@@ -459,9 +532,14 @@ def _served(model: str, role: Role = "production") -> tuple[ColumnElement[bool],
     return (_requests.c.model == model, _requests.c.role == role)
 
 
-def _labelled() -> ColumnElement[bool]:
-    """A label belongs to a request of its own model."""
-    return and_(_labels.c.model == _requests.c.model, _labels.c.request_id == _requests.c.request_id)
+def _labelled(start: datetime | None = None) -> ColumnElement[bool]:
+    """A label belongs to a request of its own model.
+
+    Args:
+        start: Requests from before it are not read: labels that were put down long before are not theirs.
+    """
+    belongs = and_(_labels.c.model == _requests.c.model, _labels.c.request_id == _requests.c.request_id)
+    return belongs if start is None else and_(belongs, _labels.c.made >= as_utc(start) - EARLY)
 
 
 def _shadowed(model: str, version: str, start: datetime, end: datetime) -> tuple[ColumnElement[bool], ...]:

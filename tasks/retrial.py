@@ -7,7 +7,8 @@ reads it from there, judges again, and compares to the last digit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from tasks import dossier as dossiers
@@ -32,16 +33,18 @@ def reach(dossier: Dossier) -> Verdict:
     return _JUDGES[dossier.judge](**dossier.given)
 
 
-def retry(ledger: Ledger, decision: Decision) -> Finding:
+def retry(ledger: Ledger, decision: Decision, removed: Mapping[str, datetime] | None = None) -> Finding:
     """Judge again what was decided, from its evidence in the ledger.
 
     ``ok`` when every word and every number is the same. ``breach`` when they are not, or when the evidence is gone or
     was changed. ``unknown`` when it cannot be told: a decision from before evidence was kept, or of a later Backstop;
-    a metric of one's own that cannot be imported here; other rules; digits that only rounding sets apart.
+    a metric of one's own that cannot be imported here; other rules; digits that only rounding sets apart; evidence that
+    was older than the policy keeps it.
 
     Args:
         ledger: With the evidence.
         decision: From the same ledger.
+        removed: As :meth:`Ledger.removed` says, for who asks about many; None: it is asked.
     """
     which = f"{decision.verdict.judge} {decision.verdict.decision} (decision {decision.id}, trail {decision.trail})"
     if decision.evidence is None:
@@ -49,7 +52,10 @@ def retry(ledger: Ledger, decision: Decision) -> Finding:
     try:
         body = ledger.evidence(decision.evidence)
         if body is None:
-            return _told("breach", f"the evidence of {which} is gone from the ledger")
+            at = (ledger.removed(decision.model) if removed is None else removed).get(decision.evidence)
+            if at is None:
+                return _told("breach", f"the evidence of {which} is gone from the ledger")
+            return _told("unknown", f"the evidence of {which} was removed by retention on {at:%Y-%m-%d}")
         dossier = dossiers.unpack(body)
     except dossiers.TooNew as error:
         return _told("unknown", f"{which} cannot be judged again here: {error}")
@@ -68,8 +74,9 @@ def retry_all(ledger: Ledger, model: str) -> tuple[Finding, ...]:
     """Judge again everything that was ever decided about a model, one finding per decision, the oldest first."""
     found: list[Finding] = []
     before: int | None = None
+    removed = ledger.removed(model)
     while page := ledger.decisions(model, limit=_PAGE, before=before):
-        found.extend(retry(ledger, decision) for decision in page)
+        found.extend(retry(ledger, decision, removed) for decision in page)
         before = page[-1].id
     return tuple(reversed(found))
 

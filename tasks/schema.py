@@ -20,8 +20,8 @@ from sqlalchemy import (
 
 from tasks.database import Moment, Ticks
 
-LEDGER_REVISION = "0006"
-LOG_REVISION = "0002"
+LEDGER_REVISION = "0007"
+LOG_REVISION = "0003"
 """Newest migration of each; a test holds the tables below against what the migrations make."""
 
 ledger = MetaData()
@@ -91,6 +91,22 @@ evidence = Table(
     Column("digest", String(64), primary_key=True),  # SHA-256 of the body: the same evidence is kept once
     Column("body", LargeBinary, nullable=False),
 )
+
+removals = Table(
+    "backstop_removals",
+    ledger,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("model", String(63), nullable=False),
+    Column("at", Moment, nullable=False),
+    # Only evidence of decisions that were made before this moment is among it.
+    Column("before", Moment, nullable=False),
+    Column("digests", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+)
+"""Evidence that was taken out as the policy says; what is gone and not named here was not taken out by it."""
+Index("backstop_removals_by_model", removals.c.model, removals.c.id)
 
 facts = Table(
     "backstop_facts",
@@ -205,6 +221,7 @@ chain = Table(
 requests = Table(
     "backstop_requests",
     log,
+    # On PostgreSQL the keys are those of each week, see tasks.partitions; a table in partitions has none as a whole.
     # Models that share a log may use the same ids: an order has a price and a risk.
     Column("model", String(63), primary_key=True),
     Column("request_id", String(128), primary_key=True),
@@ -233,4 +250,20 @@ labels = Table(
     Column("contradictions", Integer, nullable=False),
     # Every other one that was told, as JSON, with its newest moment: what is told again is known by it.
     Column("others", Text, nullable=False),
+    # When the row was made, or what it says became known where that is later; never changed. On PostgreSQL it tells the
+    # partition: a label comes after its request, so whoever reads recent requests reads recent labels only.
+    Column("made", Ticks, nullable=False),
 )
+
+expired = Table(
+    "backstop_expired",
+    log,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("at", Ticks, nullable=False),
+    # week: a partition; rows: of a model; turn: somebody looked whether there was anything.
+    Column("kind", String(10), nullable=False),
+    Column("name", String(80), nullable=False),
+    Column("rows", BigInteger, nullable=False),
+)
+"""What was taken out of the log because no policy needs it any more."""
+Index("backstop_expired_by_name", expired.c.kind, expired.c.name, expired.c.at)

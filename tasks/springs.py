@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from tasks import schema
 from tasks.masking import mask
 from tasks.plugins import PluginError, expand
 from tasks.policy import Policy
@@ -24,7 +25,6 @@ from tasks.stores import Stores
 NAME = "backstop_data_landed"
 """Of the channel, the trigger and its function."""
 
-_LABELS = "labels"
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _labels(policy: Policy) -> Spring:
     requests = Stores.from_environment().requests
     if not requests.startswith("postgres"):
         raise ListenError(["--labels: the request log (BACKSTOP_REQUESTS) is not on PostgreSQL; leave --labels out"])
-    return _found(policy, requests, _LABELS, "--labels")
+    return _found(policy, requests, schema.labels.name, "--labels")
 
 
 def _found(policy: Policy, source: str, name: str, key: str) -> Spring:
