@@ -145,7 +145,9 @@ def _flow(deployment: Mapping[str, Any]) -> str:
 
 
 def release(pool: Pool, wanted: Mapping[str, Any], say: Console) -> None:
-    """Pool, deployments and automations, in this order; a deployment that was paused stays paused.
+    """Deployments, automations, and the pool's image last: where something fails, the runs keep the image before.
+
+    A deployment that was paused stays paused.
 
     Args:
         pool: From :meth:`Pool.read`.
@@ -153,14 +155,13 @@ def release(pool: Pool, wanted: Mapping[str, Any], say: Console) -> None:
         say: Told what was done.
 
     Raises:
-        StackError: When a pool of that name is of another kind, or a command fails; what was done before stays, and
-            doing it again goes on from there.
+        StackError: When a pool of that name is of another kind, or a command fails; doing it again goes on from there.
     """
     from prefect.client.orchestration import get_client  # noqa: PLC0415  seconds of imports; --show does without
 
     with get_client(sync_client=True) as client:
-        for name in sorted({str(one["work_pool"]["name"]) for one in wanted["deployments"]}):
-            say.print(f"Work pool {name}: {_put(client, name, pool)}.")
+        names = sorted({str(one["work_pool"]["name"]) for one in wanted["deployments"]})
+        made = [name for name in names if _made(client, name, pool)]
         paused = _paused(client, wanted)
         with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
             file = Path(scratch) / "prefect.yaml"
@@ -169,28 +170,37 @@ def release(pool: Pool, wanted: Mapping[str, Any], say: Console) -> None:
         for name, deployment in paused.items():
             client.pause_deployment(deployment)
             say.print(f"[yellow]{name} was paused and stays so; resume it on its page.[/]")
-    say.print(f"Deployed {len(wanted['deployments'])}.")
-    _run("flows.automations")
+        _run("flows.automations")
+        for name in names:
+            if name not in made:
+                _update(client, name, pool)
+            say.print(f"Work pool {name}: {'made' if name in made else 'brought up to date'}.")
 
 
-def _put(client: SyncPrefectClient, name: str, pool: Pool) -> str:
-    """Make the pool or bring it up to date; which of the two. Its limit, and whether it is paused, are a person's."""
-    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate  # noqa: PLC0415  see release()
+def _made(client: SyncPrefectClient, name: str, pool: Pool) -> bool:
+    """Make a pool that is not there, since deployments need one; whether it had to be made."""
+    from prefect.client.schemas.actions import WorkPoolCreate  # noqa: PLC0415  see release()
     from prefect.exceptions import ObjectNotFound  # noqa: PLC0415  see release()
 
     try:
         there = client.read_work_pool(name)
     except ObjectNotFound:
         client.create_work_pool(WorkPoolCreate(name=name, type=pool.kind, base_job_template=pool.template))
-        return "made"
+        return True
     if there.type != pool.kind:
         raise StackError(
             f"the work pool {name} is of the kind {there.type}, and Prefect cannot make it {pool.kind}; end its "
             f"workers, remove it with `prefect work-pool delete {name}`, which keeps deployments and runs, and release "
             "again"
         )
+    return False
+
+
+def _update(client: SyncPrefectClient, name: str, pool: Pool) -> None:
+    """The template alone: the pool's limit, and whether it is paused, are a person's."""
+    from prefect.client.schemas.actions import WorkPoolUpdate  # noqa: PLC0415  see release()
+
     client.update_work_pool(name, WorkPoolUpdate(base_job_template=pool.template))
-    return "brought up to date"
 
 
 def _paused(client: SyncPrefectClient, wanted: Mapping[str, Any]) -> dict[str, UUID]:

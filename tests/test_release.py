@@ -21,11 +21,14 @@ import pytest
 import yaml
 from image import Image
 from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_live import Live, named
+from rich.console import Console
 from scene import Scene
 
 from rehearsal.churn import customers
-from stack.release import CODE, KINDS, Pool, project
+from stack.release import CODE, KINDS, Pool, _made, _update, project, release
 from stack.settings import StackError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -331,7 +334,7 @@ def released(server: Live, kind: str, *more: str, code: int = 0) -> str:
 
 
 @pytest.mark.slow
-def test_a_server_has_what_was_released_and_a_second_release_changes_the_image_alone(server: Live) -> None:
+def test_a_server_has_what_was_released_and_what_a_person_said_stays(server: Live) -> None:
     assert "made" in released(server, "kubernetes", "--image", IMAGE)
     for one in project(FILES[0], Pool.read("kubernetes", IMAGE), IMAGE)["deployments"]:
         there = server.deployment(named(one))
@@ -342,30 +345,47 @@ def test_a_server_has_what_was_released_and_a_second_release_changes_the_image_a
         assert there["version"] == IMAGE
         found = [one["schedule"].get("cron") or one["schedule"].get("interval") for one in there["schedules"]]
         assert found == [said.get("cron") or said.get("interval") for said in one.get("schedules", ())]
-        assert there["global_concurrency_limit"] == one.get("concurrency_limit") or (
-            there["global_concurrency_limit"]["limit"] == one["concurrency_limit"]["limit"]
-        )
+        limit = there["global_concurrency_limit"]
+        assert (limit and limit["limit"]) == one.get("concurrency_limit", {}).get("limit")
+    assert len(server.call("/automations/filter", "POST")) == len(set(automations()))
 
     paused = server.deployment("rollout/all-models")
     server.call(f"/deployments/{paused['id']}", "PATCH", paused=True)
-    server.call("/work_pools/backstop", "PATCH", concurrency_limit=7)
-    newer = IMAGE[:-1] + "b"
-    said = released(server, "kubernetes", "--image", newer)
-    assert "brought up to date" in said
-    assert "rollout/all-models was paused and stays so" in said
-    pool = server.call("/work_pools/backstop")
-    assert pool["base_job_template"]["variables"]["properties"]["image"]["default"] == newer
-    assert pool["concurrency_limit"] == 7
-    assert server.deployment("rollout/all-models")["paused"]
-    assert server.deployment("watch/all-models")["id"]
-    assert len(server.call("/automations/filter", "POST")) == len(set(automations()))
-
-    said = released(server, "docker", "--image", newer, code=1)
+    said = released(server, "docker", "--image", IMAGE, code=1)
     assert "is of the kind kubernetes" in said
     assert server.call("/work_pools/backstop")["type"] == "kubernetes"
-    server.call("/work_pools/backstop", "DELETE")
-    assert "made" in released(server, "docker", "--image", newer)
+    server.call("/work_pools/backstop", "DELETE")  # as the message says
+    said = released(server, "docker", "--image", IMAGE)
+    assert "rollout/all-models was paused and stays so" in said
+    assert server.deployment("rollout/all-models")["paused"]
+    assert server.deployment("rollout/all-models")["id"] == paused["id"]
     assert server.deployment("retrain/churn")["job_variables"] == {"memory": "4g"}
+
+
+@pytest.mark.slow
+def test_a_release_that_fails_leaves_the_runs_on_the_image_before_and_the_pools_limit_is_a_persons(
+    server: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    newer = Pool.read("docker", IMAGE[:-1] + "b")
+    broken = [{"name": "x", "entrypoint": "flows/nothing.py:nothing", "work_pool": {"name": "another"}}]
+
+    def image() -> str:
+        pool = server.call("/work_pools/another")
+        return str(pool["base_job_template"]["variables"]["properties"]["image"]["default"])
+
+    with temporary_settings({PREFECT_API_URL: server.url}), get_client(sync_client=True) as client:
+        assert _made(client, "another", Pool.read("docker", IMAGE))
+        server.call("/work_pools/another", "PATCH", concurrency_limit=7, is_paused=True)
+        with pytest.raises(StackError, match="prefect --no-prompt deploy"):
+            release(newer, {"name": "backstop", "deployments": broken}, Console())
+        assert image() == IMAGE
+        assert not _made(client, "another", newer)
+        _update(client, "another", newer)
+    assert image() == IMAGE[:-1] + "b"
+    pool = server.call("/work_pools/another")
+    assert (pool["concurrency_limit"], pool["is_paused"]) == (7, True)
 
 
 @pytest.fixture(scope="module")
@@ -389,7 +409,8 @@ def test_what_the_worker_starts_runs_a_flow_and_mlflow_knows_from_which_commit(
     customers(3000, start=now - timedelta(days=60), days=60, seed=1).to_csv(tmp_path / "churn.csv", index=False)
     secrets = tmp_path / "backstop.env"  # as it is mounted at /run/secrets/backstop
     secrets.write_text(f"BACKSTOP_HOME={tmp_path / 'elsewhere'}\nBACKSTOP_DEMO_DATA={tmp_path}\n", "utf-8")
-    released(server, "docker", "--image", IMAGE)
+    if "docker" not in {one["type"] for one in server.call("/work_pools/filter", "POST") if one["name"] == "backstop"}:
+        released(server, "docker", "--image", IMAGE)
     deployment = server.deployment("retrain/churn")["id"]
     place = {"prefect.deployments.steps.set_working_directory": {"directory": str(image.at(CODE))}}
     server.call(f"/deployments/{deployment}", "PATCH", pull_steps=[place])
