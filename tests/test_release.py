@@ -333,9 +333,16 @@ def released(server: Live, kind: str, *more: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.slow
-def test_a_server_has_what_was_released_and_what_a_person_said_stays(server: Live) -> None:
+@pytest.fixture(scope="module")
+def kubernetes(server: Live) -> Live:
+    """The server, to which everything was released for Kubernetes."""
     assert "made" in released(server, "kubernetes", "--image", IMAGE)
+    return server
+
+
+@pytest.mark.slow
+def test_a_server_has_what_was_released(kubernetes: Live) -> None:
+    server = kubernetes
     for one in project(FILES[0], Pool.read("kubernetes", IMAGE), IMAGE)["deployments"]:
         there = server.deployment(named(one))
         assert (there["work_pool_name"], there["entrypoint"]) == ("backstop", one["entrypoint"])
@@ -349,13 +356,19 @@ def test_a_server_has_what_was_released_and_what_a_person_said_stays(server: Liv
         assert (limit and limit["limit"]) == one.get("concurrency_limit", {}).get("limit")
     assert len(server.call("/automations/filter", "POST")) == len(set(automations()))
 
+
+@pytest.mark.slow
+def test_a_pool_of_another_kind_is_refused_and_what_a_person_paused_stays(kubernetes: Live, tmp_path: Path) -> None:
+    server = kubernetes
+    few = [one for one in written(FILES[0]) if named(one) in {"retrain/churn", "rollout/all-models"}]
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump({"name": "backstop", "deployments": few}), "utf-8")
     paused = server.deployment("rollout/all-models")
     server.call(f"/deployments/{paused['id']}", "PATCH", paused=True)
     said = released(server, "docker", "--image", IMAGE, code=1)
     assert "is of the kind kubernetes" in said
     assert server.call("/work_pools/backstop")["type"] == "kubernetes"
     server.call("/work_pools/backstop", "DELETE")  # as the message says
-    said = released(server, "docker", "--image", IMAGE)
+    said = released(server, "docker", "--image", IMAGE, "--prefect-file", str(tmp_path / "prefect.yaml"))
     assert "rollout/all-models was paused and stays so" in said
     assert server.deployment("rollout/all-models")["paused"]
     assert server.deployment("rollout/all-models")["id"] == paused["id"]
