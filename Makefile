@@ -104,10 +104,14 @@ format: $(STAMP) ## Put the code into its one format
 docs: $(STAMP) ## Write docs/policy.md anew from the policy's own schema
 	$(BIN)/python -m tasks.policy_page
 
-lock: $(STAMP) ## Resolve requirements.lock anew
+# The image holds what runs in production, and none of the tools of development; see docs/containers.md.
+IMAGE_EXTRAS = postgres dask docker kubernetes
+lock: $(STAMP) ## Resolve requirements.lock and requirements-image.lock anew
 	@if command -v uv >/dev/null 2>&1; then uv=uv; else uv=$(BIN)/uv; fi; \
-	"$$uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate \
-		--no-header --all-extras pyproject.toml -o requirements.lock
+	resolve() { "$$uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+		--no-annotate --no-header pyproject.toml "$$@"; }; \
+	resolve --all-extras -o requirements.lock && \
+	resolve $(IMAGE_EXTRAS:%=--extra %) --constraint requirements.lock -o requirements-image.lock
 
 mlflow-ui: $(STAMP) ## Look at runs and versions: http://127.0.0.1:5000
 	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$${BACKSTOP_HOME:-.backstop}/mlflow.db}"

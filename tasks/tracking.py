@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -222,7 +223,9 @@ def _tags(
 ) -> dict[str, str]:
     """Why, and on what."""
     fired = verdict.having("breach")
-    revision = git_revision(Path(policy.origin).parent if policy.origin else Path.cwd())
+    # An image holds no git; it was told its commit when it was built.
+    built = os.environ.get("BACKSTOP_REVISION")
+    revision = git_revision(Path(policy.origin).parent if policy.origin else Path.cwd()) or built
     tags = {
         "mlflow.runName": f"{policy.model} {profile.trained_at:%Y-%m-%d %H:%M}",
         "mlflow.source.git.commit": revision,
