@@ -36,6 +36,7 @@ BENCHMARKS: dict[str, int] = {
     "gate_speed": 1,
     "overheads": 1,
     "growth": 1,
+    "log_scale": 1,
     "tick_weight": 1,
     "serving": 1,
     "shadow_traffic": 1,

@@ -169,4 +169,4 @@ def _letting_go(few: float, large: float, many: int) -> list[Line]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run("log_scale", prove))
+    raise SystemExit(run("log_scale", prove, rows=True))

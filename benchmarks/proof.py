@@ -112,11 +112,11 @@ def last(printed: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "name" in found else None
 
 
-def run(name: str, prove: Callable[..., list[Line]]) -> int:
-    """A benchmark as a command; ``--quick`` is the form that the tests use."""
+def run(name: str, prove: Callable[..., list[Line]], *, rows: bool = False) -> int:
+    """A benchmark as a command; ``--quick`` is the form that the tests use, ``rows`` is for :func:`conclude`."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, and no proof")
-    return conclude(name, prove(quick=parser.parse_args().quick))
+    return conclude(name, prove(quick=parser.parse_args().quick), rows=rows)
 
 
 def spread(job: Callable[..., Any], given: Iterable[tuple[Any, ...]], *, quick: bool = False) -> list[Any]:
