@@ -40,7 +40,7 @@ def test_a_form_explains_itself_refuses_nonsense_and_its_run_is_read_in_the_page
     assert "Why the present version has to go. It is kept." in told
     assert "Show what would happen and change nothing." in told
     look.submit()
-    look.page.get_by_text("'reason' is a required property").wait_for()
+    look.page.get_by_text("'reason' is a required property", exact=True).wait_for()
     look.write("policy", live.scene.policy())
     look.write("reason", "     ")
     look.submit()
@@ -89,7 +89,7 @@ def test_a_question_outlives_a_restart_of_everything_and_is_answered_in_the_page
     assert "Gate: pass" in dialog
     assert str(digest(scene, "2"))[:16] in dialog
     look.submit()
-    look.page.get_by_text("'decision' is a required property").wait_for()
+    look.page.get_by_text("'decision' is a required property", exact=True).wait_for()
     look.choose("Decision", "approve")
     look.write("Name", "   ")
     look.write("Reason", "better on the new contracts")
