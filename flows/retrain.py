@@ -88,6 +88,8 @@ async def _retrain(case: Case, event: str | None, urgency: str, *, replayed: boo
     await pages.label(training_name(case.model, (why,), dry_run=case.dry_run), (case.trail,))
     with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
         made = await step(candidates.make, name="train")(case, parts, why, Path(scratch), progress=pages.progress(case))
+        if made.fitted.window:
+            get_run_logger().info("Learned from %s", made.fitted.window)
         judged = await step(gate, again=True)(case, standing, made)
         return await follow(case, "retrain", standing, made, (why, judged))
 

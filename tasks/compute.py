@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import version
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.policy import Compute, Policy
@@ -118,4 +119,9 @@ def each(job: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> list[T]
         return [job(*one) for one in arguments]
     from joblib import Parallel, delayed  # noqa: PLC0415  see on()
 
-    return list(Parallel()(delayed(job)(*one) for one in arguments))
+    try:
+        return list(Parallel()(delayed(job)(*one) for one in arguments))
+    except PicklingError as error:
+        raise ComputeError(
+            f"compute: {error} A model or a column that cannot be sent to other processes needs `compute: off`"
+        ) from error

@@ -16,12 +16,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from tasks import schema
 from tasks.database import Database, microseconds, moment
 from tasks.partitions import EARLY, LABELS, REQUESTS, Partition, Sliced, changing, partitions, sliced
 
+_LOCK_NOT_AVAILABLE = "55P03"
 _BATCH = 5_000
 """Rows that one transaction deletes."""
 
@@ -50,11 +51,13 @@ class Stays:
         name: Of the partition.
         reason: Why, in words.
         expected: The policies given say so themselves, and nobody has to do anything.
+        busy: Somebody reads or writes it for longer than this waits.
     """
 
     name: str
     reason: str
     expected: bool = False
+    busy: bool = False
 
 
 def claim(database: Database, who: str, now: datetime, every: timedelta) -> bool:
@@ -70,14 +73,18 @@ def claim(database: Database, who: str, now: datetime, every: timedelta) -> bool
     last = select(func.max(rows.c.at)).where(rows.c.name == who, rows.c.kind == "turn")
     with database.reading() as connection:
         at = connection.execute(last).scalar_one()
-    if at is not None and now - at < every:
+    if _taken(at, now, every):
         return False
     with changing(database) as connection:
-        at = connection.execute(last).scalar_one()
-        if at is not None and now - at < every:
+        if _taken(connection.execute(last).scalar_one(), now, every):
             return False
         _note(connection, "turn", who, 0, now)
     return True
+
+
+def _taken(at: datetime | None, now: datetime, every: timedelta) -> bool:
+    """Whether a turn stands; one of a later moment than could be is from a clock that was ahead."""
+    return at is not None and abs(now - at) < every
 
 
 def expire(database: Database, bounds: Bounds, now: datetime, *, dry_run: bool = False) -> Iterator[Gone | Stays]:
@@ -113,11 +120,16 @@ def _weeks(database: Database, bounds: Bounds, now: datetime, *, dry_run: bool) 
         yield found
         if isinstance(found, Stays):
             left = (one.start or 0) if left is None else left
+            if found.busy:  # each week would keep everybody waiting anew
+                return
     # Labels go after their requests: what is still there is not to look as if it had none.
     until = min(latest, latest if left is None else left) - EARLY // timedelta(microseconds=1)
     for one in labels:
         if one.end is not None and one.end <= until:
-            yield _dropped(database, LABELS, one, bounds, EARLY, now, dry_run=dry_run)
+            found = _dropped(database, LABELS, one, bounds, EARLY, now, dry_run=dry_run)
+            yield found
+            if isinstance(found, Stays) and found.busy:
+                return
 
 
 def _dropped(
@@ -145,9 +157,12 @@ def _dropped(
             _note(connection, "week", one.name, rows, now)
             connection.exec_driver_sql(f"DROP TABLE {one.name}")
     except OperationalError as error:
-        if "lock timeout" not in str(error.orig):
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
-        return Stays(one.name, "it was in use for longer than this waits; the next run tries again")
+        return Stays(one.name, "it was in use for longer than this waits; the next run tries again", busy=True)
+    except DBAPIError as error:  # a view on it, or rights that are missing: the others may go all the same
+        said = str(error.orig).partition("\n")[0]
+        return Stays(one.name, f"the database refuses to let it go: {said}. What rests on it has to go first")
     return Gone(one.name, rows)
 
 

@@ -172,8 +172,8 @@ class Journal:
         with self._database.reading() as connection:
             return len(removal.due(connection, order))
 
-    def removed(self, model: str) -> Mapping[str, datetime]:
-        """When which evidence of a model was taken out because of its age, by its digest."""
+    def removed(self, model: str) -> Mapping[str, tuple[removal.Removal, ...]]:
+        """What was taken out of a model's evidence because of its age, by its digest."""
         with self._database.reading() as connection:
             return removal.removed(connection, model)
 
@@ -445,7 +445,9 @@ def _newest(connection: Connection, model: str, version: str, facts: tuple[str, 
 def _keep(connection: Connection, body: bytes) -> None:
     """Put a body down under its digest, once."""
     rows, digest = schema.evidence, hashlib.sha256(body).hexdigest()
-    if connection.execute(select(rows.c.digest).where(rows.c.digest == digest)).one_or_none() is None:
+    # Held, so that it is not taken out as old at this moment.
+    held = select(rows.c.digest).where(rows.c.digest == digest).with_for_update(read=True)
+    if connection.execute(held).one_or_none() is None:
         # Another model's run may put down the very same at this moment.
         with suppress(IntegrityError), connection.begin_nested():
             connection.execute(insert(rows).values(digest=digest, body=body))

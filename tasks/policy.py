@@ -326,6 +326,7 @@ class Triggers(Section):
     growth: Annotated[Amount | None, BeforeValidator(_off)] = Field(
         None,
         gt=0,
+        le=100,
         description="New labelled rows as a share of those it was trained on, such as `200%`; reached counts. A "
         "version that learned from few rows is trained again soon.",
     )

@@ -6,6 +6,7 @@ out is named in a row of its own, with a link of its own: evidence that is gone 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from tasks.policy import as_utc
 _ROWS, _BODIES = schema.decisions, schema.evidence
 _CHUNK = 400
 """Digests that one statement names."""
+_AT_ONCE = 20
+"""Bodies that are in memory at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +48,27 @@ class Order:
     actor: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Removal:
+    """A row that says what was taken out.
+
+    Attributes:
+        at: When.
+        before: It may name evidence of decisions that were made before this moment.
+        reason: One sentence.
+        actor: Person or flow.
+    """
+
+    at: datetime
+    before: datetime
+    reason: str
+    actor: str
+
+    def covers(self, decided: datetime) -> bool:
+        """Whether the evidence of a decision of this moment may have gone by it: a younger one's cannot have."""
+        return decided < self.before <= self.at
+
+
 def due(connection: Connection, order: Order) -> tuple[str, ...]:
     """Digests of the evidence that an order takes out, each once.
 
@@ -62,10 +86,20 @@ def due(connection: Connection, order: Order) -> tuple[str, ...]:
 def carry_out(connection: Connection, order: Order) -> int:
     """Take evidence out and put that down, in one transaction under the model's lock.
 
+    A body that is not what was put down stays: it is a breach, and age makes it none the less.
+
     Returns:
         How much of it there was; with nothing to take out nothing is put down.
+
+    Raises:
+        ValueError: When evidence of the future is to go.
     """
-    digests = due(connection, order)
+    if as_utc(order.before) > as_utc(order.at):
+        raise ValueError(f"evidence of before {order.before} cannot be old at {order.at}; give an earlier moment")
+    held = due(connection, order)
+    for some in _chunks(held):  # whoever rests a new decision on one of these waits, or has put it down already
+        connection.execute(select(_BODIES.c.digest).where(_BODIES.c.digest.in_(some)).with_for_update())
+    digests = tuple(_genuine(connection, due(connection, order)))
     if not digests:
         return 0
     values = {"model": order.model, "at": order.at, "before": order.before, "digests": json.dumps(digests)}
@@ -76,11 +110,23 @@ def carry_out(connection: Connection, order: Order) -> int:
     return len(digests)
 
 
-def removed(connection: Connection, model: str) -> Mapping[str, datetime]:
-    """When which evidence of a model was taken out, by its digest."""
-    rows = schema.removals
-    query = select(rows.c.at, rows.c.digests).where(rows.c.model == model).order_by(rows.c.id)
-    return {digest: row.at for row in connection.execute(query) for digest in json.loads(row.digests)}
+def removed(connection: Connection, model: str) -> Mapping[str, tuple[Removal, ...]]:
+    """What was taken out of a model's evidence, by its digest; the same evidence may have gone more than once."""
+    rows, found = schema.removals, dict[str, tuple[Removal, ...]]()
+    query = select(rows).where(rows.c.model == model).order_by(rows.c.id)
+    for row in connection.execute(query):
+        one = Removal(at=row.at, before=row.before, reason=row.reason, actor=row.actor)
+        for digest in json.loads(row.digests):
+            found[digest] = (*found.get(digest, ()), one)
+    return found
+
+
+def _genuine(connection: Connection, digests: Collection[str]) -> Iterator[str]:
+    for some in _chunks(digests, _AT_ONCE):
+        held = select(_BODIES.c.digest, _BODIES.c.body).where(_BODIES.c.digest.in_(some))
+        for digest, body in connection.execute(held):
+            if hashlib.sha256(bytes(body)).hexdigest() == digest:
+                yield digest
 
 
 def _old(connection: Connection, order: Order) -> ColumnElement[bool]:
@@ -95,6 +141,6 @@ def _old(connection: Connection, order: Order) -> ColumnElement[bool]:
     )
 
 
-def _chunks(digests: Collection[str]) -> Iterator[list[str]]:
+def _chunks(digests: Collection[str], size: int = _CHUNK) -> Iterator[list[str]]:
     listed = list(digests)
-    return (listed[start : start + _CHUNK] for start in range(0, len(listed), _CHUNK))
+    return (listed[start : start + size] for start in range(0, len(listed), size))

@@ -7,8 +7,7 @@ reads it from there, judges again, and compares to the last digit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tasks import dossier as dossiers
@@ -33,7 +32,7 @@ def reach(dossier: Dossier) -> Verdict:
     return _JUDGES[dossier.judge](**dossier.given)
 
 
-def retry(ledger: Ledger, decision: Decision, removed: Mapping[str, datetime] | None = None) -> Finding:
+def retry(ledger: Ledger, decision: Decision) -> Finding:
     """Judge again what was decided, from its evidence in the ledger.
 
     ``ok`` when every word and every number is the same. ``breach`` when they are not, or when the evidence is gone or
@@ -44,7 +43,6 @@ def retry(ledger: Ledger, decision: Decision, removed: Mapping[str, datetime] | 
     Args:
         ledger: With the evidence.
         decision: From the same ledger.
-        removed: As :meth:`Ledger.removed` says, for who asks about many; None: it is asked.
     """
     which = f"{decision.verdict.judge} {decision.verdict.decision} (decision {decision.id}, trail {decision.trail})"
     if decision.evidence is None:
@@ -52,10 +50,7 @@ def retry(ledger: Ledger, decision: Decision, removed: Mapping[str, datetime] | 
     try:
         body = ledger.evidence(decision.evidence)
         if body is None:
-            at = (ledger.removed(decision.model) if removed is None else removed).get(decision.evidence)
-            if at is None:
-                return _told("breach", f"the evidence of {which} is gone from the ledger")
-            return _told("unknown", f"the evidence of {which} was removed by retention on {at:%Y-%m-%d}")
+            return _gone(which, decision, ledger)
         dossier = dossiers.unpack(body)
     except dossiers.TooNew as error:
         return _told("unknown", f"{which} cannot be judged again here: {error}")
@@ -74,11 +69,23 @@ def retry_all(ledger: Ledger, model: str) -> tuple[Finding, ...]:
     """Judge again everything that was ever decided about a model, one finding per decision, the oldest first."""
     found: list[Finding] = []
     before: int | None = None
-    removed = ledger.removed(model)
     while page := ledger.decisions(model, limit=_PAGE, before=before):
-        found.extend(retry(ledger, decision, removed) for decision in page)
+        found.extend(retry(ledger, decision) for decision in page)
         before = page[-1].id
     return tuple(reversed(found))
+
+
+def _gone(which: str, decision: Decision, ledger: Ledger) -> Finding:
+    """Asked now and not before: it may just have gone. A row that may not have named it excuses nothing."""
+    named = ledger.removed(decision.model).get(str(decision.evidence), ())
+    by = next((one for one in named if one.covers(decision.at)), None)
+    if by is not None:
+        told = f"was removed by retention on {by.at:%Y-%m-%d} ({by.actor}: {by.reason})"
+        return _told("unknown", f"the evidence of {which} {told}")
+    if named:
+        told = f"a removal of {named[-1].at:%Y-%m-%d} by {named[-1].actor} names it, which may not take it"
+        return _told("breach", f"the evidence of {which} is gone from the ledger, and {told}")
+    return _told("breach", f"the evidence of {which} is gone from the ledger")
 
 
 def _told(outcome: Outcome, reason: str) -> Finding:

@@ -92,7 +92,7 @@ def _labels(policy: Policy, train: Dataset) -> NDArray[Any]:
 def _fitted(policy: Policy, model: Any, train: Dataset, labels: NDArray[Any]) -> Fitted:
     training = policy.training
     try:
-        model.fit(train.features, labels)
+        model.fit(train.features.copy(deep=False), labels)  # what it does to them in place is not the reference
     except Exception as error:
         # The user's estimator may raise anything.
         raise failed(str(training.estimator), training.params, error) from error
@@ -103,7 +103,7 @@ def _trained(policy: Policy, features: pd.DataFrame, labels: NDArray[Any]) -> An
     training = policy.training
     trainer = resolve(str(training.trainer), place="training.trainer", accepts=tuple(training.params))
     try:
-        model = trainer(features, labels, **{**seed_for(trainer, training), **training.params})
+        model = trainer(features.copy(deep=False), labels, **{**seed_for(trainer, training), **training.params})
     except Exception as error:
         # The user's code may raise anything.
         raise failed(str(training.trainer), training.params, error) from error

@@ -389,7 +389,7 @@ def test_a_ledger_of_a_later_version_is_refused(url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE backstop_ledger_version SET version_num = '0099'"))
     engine.dispose()
-    with pytest.raises(SchemaTooNew, match=r"ledger tables .* version 0099, and this Backstop knows 0006"):
+    with pytest.raises(SchemaTooNew, match=r"ledger tables .* version 0099, and this Backstop knows 0007"):
         Ledger.open(url)
 
 

@@ -327,6 +327,25 @@ def test_a_table_of_before_becomes_the_first_partition_and_keeps_everything(url:
     assert asked(url, known) == [("backstop_requests_by_time",), ("backstop_requests_by_version",)]
 
 
+@pytest.mark.parametrize("view", [False, True])
+def test_an_empty_table_with_what_somebody_put_on_it_is_divided_too(url: str, view: bool) -> None:
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        database._migrate(connection, "requests", None, to="0002")
+        for statement in BEFORE.split(";\n")[-3:-1]:
+            connection.exec_driver_sql(statement)
+        if view:
+            connection.exec_driver_sql("CREATE VIEW ours AS SELECT * FROM backstop_labels")
+    engine.dispose()
+    with opened(url) as log:
+        assert log.record([served("1", NOW)]) == 1
+        log.label([told("1", "yes", NOW)])
+        assert everything(log) == {"1": "yes"}
+    triggers = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'Odd one' AND tgparentid = 0"
+    assert asked(url, triggers) == [("backstop_labels",)]
+    assert asked(url, f"SELECT to_regclass('{LABELS.before}') IS NOT NULL") == [(view,)]
+
+
 def test_a_row_that_is_under_way_while_the_table_is_divided_is_kept(url: str) -> None:
     of_before(url, 10)
     started, errors = threading.Event(), []

@@ -91,10 +91,45 @@ def test_without_windows_everything_is_learned_and_nothing_is_tried() -> None:
 def test_a_stretch_that_is_too_short_or_of_one_class_is_not_tried() -> None:
     few = recency.learned(of(["1d"], data={"min_rows": 200}), world(0.5))
     assert few.told.startswith("all rows")
-    assert "newest" not in few.told.partition(" training rows: ")[2]
+    assert "; not tried: newest 1d (0 rows before those that compare, of data.min_rows 200)" in few.told
     train = world(0.0)
     same = replace(train, target=pd.Series([*train.target[:3400], *["yes"] * 600], dtype=object))
-    assert "newest 5d" not in recency.learned(of(), same).told
+    told = recency.learned(of(), same).told
+    assert told.endswith("; not tried: newest 5d (without no)")
+
+
+def test_a_class_that_is_rare_of_late_is_not_forgotten_and_hides_no_other_stretch() -> None:
+    train = world(16.0)
+    labels = train.target.copy()
+    labels[:2800:7] = "apart"
+    labels[3000] = "apart"  # within a fortnight, and not within five days
+    stretch = recency.learned(of(problem="multiclass"), replace(train, target=labels))
+    assert stretch.told.startswith("newest 15d: log_loss")
+    assert stretch.told.endswith("; not tried: newest 5d (without apart)")
+
+
+class Moody:
+    """Cannot answer where it learned from fewer than 1,000 rows."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.classes_ = rows, np.array(["no", "yes"])
+
+    def predict(self, features: pd.DataFrame) -> Any:
+        if self.rows < 1000 and len(features) < 500:
+            raise KeyError("a level that it has never seen")
+        return np.where(features["x"] > 0, "yes", "no")
+
+
+def moody(features: pd.DataFrame, _labels: Any) -> Moody:
+    return Moody(len(features))
+
+
+def test_a_stretch_that_cannot_answer_is_told_and_stops_nothing() -> None:
+    policy_ = of(training={"estimator": None, "trainer": "test_recency:moody", "params": {}})
+    stretch = recency.learned(policy_, world(0.0))
+    assert stretch.told.startswith("all rows: accuracy")
+    assert "not tried: newest 5d (" in stretch.told
+    assert "a level that it has never seen" in stretch.told
 
 
 def test_an_estimator_that_is_not_there_is_an_error_and_no_reason_to_learn_from_everything() -> None:

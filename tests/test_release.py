@@ -432,13 +432,15 @@ def test_what_the_worker_starts_runs_a_flow_and_mlflow_knows_from_which_commit(
     said = image.call(
         *container.command.split(),
         cwd="/",
-        **container.env,
-        PREFECT_API_URL=server.url,
-        PREFECT_HOME=str(tmp_path / "prefect"),
-        MPLCONFIGDIR=str(tmp_path / "matplotlib"),
-        BACKSTOP_HOME=str(home),  # what the container was given goes before the file
-        BACKSTOP_SECRETS=str(secrets),
-        OMP_NUM_THREADS="1",
+        **{
+            **container.env,
+            "PREFECT_API_URL": server.url,
+            "PREFECT_HOME": str(tmp_path / "prefect"),
+            "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
+            "BACKSTOP_HOME": str(home),  # what the container was given goes before the file
+            "BACKSTOP_SECRETS": str(secrets),
+            "OMP_NUM_THREADS": "1",
+        },
     )
     assert server.flow_run(run)["state_name"] == "Promoted", said.stdout[-1000:] + said.stderr[-3000:]
     assert not (tmp_path / "elsewhere").exists()

@@ -184,6 +184,23 @@ def test_no_rows_give_no_scores(made: tuple[Policy, Fitted, Split]) -> None:
 # --- Latency -------------------------------------------------------------------------------------------------------
 
 
+class Careless:
+    """Prepares its rows where they are."""
+
+    def predict(self, features: pd.DataFrame) -> Any:
+        features["x"] = features["x"] - 10.0
+        features["more"] = 1.0
+        return features["x"].to_numpy()
+
+
+def test_what_a_model_does_to_its_rows_is_not_what_the_next_one_is_judged_on() -> None:
+    rows = dataset([1.0, 2.0], x=[11.0, 12.0])
+    first, second = (score(Careless(), rows, classes=()) for _ in range(2))
+    np.testing.assert_array_equal(first.prediction, second.prediction)
+    assert list(rows.features.columns) == ["x"]
+    assert rows.features["x"].tolist() == [11.0, 12.0]
+
+
 def test_latency_is_of_single_rows_after_a_warm_up() -> None:
     class Slow(Guess):
         calls = 0

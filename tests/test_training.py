@@ -405,3 +405,20 @@ def test_a_frozen_bike_model_decays_and_a_retrained_one_does_not(
 
     assert 0.3 < r2(frozen).value < 0.7
     assert r2(sliding).value > r2(frozen).value + 0.15
+
+
+def careless(features: pd.DataFrame, labels: Any) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    features["size"] = 0.0
+    features["more"] = 1.0
+    return LogisticRegression().fit(features[["noise"]].assign(more=1.0), labels)
+
+
+def test_what_a_trainer_does_to_its_rows_is_not_the_reference(tmp_path: Path) -> None:
+    of = policy(training={"estimator": None, "trainer": "test_training:careless", "params": {}})
+    train = divided(of, tmp_path).train
+    before = train.features.copy(deep=True)
+    with pytest.raises(TrainingError, match="more"):
+        training.fit(of, train)
+    pd.testing.assert_frame_equal(train.features, before)

@@ -88,7 +88,7 @@ def joined(first: Codes, second: Codes, firsts: int, seconds: int) -> Codes:
         firsts: How many codes the first has.
         seconds: How many the second has.
     """
-    kind: type[Any] = np.uint8 if firsts * seconds <= _BYTE else np.intp
+    kind: type[Any] = np.uint8 if firsts * seconds <= _BYTE and seconds < _BYTE else np.intp
     both: Codes = first.astype(kind)
     both *= kind(seconds)
     both += second.astype(kind, copy=False)

@@ -112,8 +112,12 @@ def _finite(values: NDArray[np.generic], what: str) -> Floats:
     return numbers
 
 
-def _codes(scores: Scores) -> tuple[Codes, Codes, int]:
-    """Labels and predictions as class codes, and the number of classes."""
+def codes(scores: Scores) -> tuple[Codes, Codes, int]:
+    """Labels and predictions as class codes, and the number of classes.
+
+    Raises:
+        Unmeasurable: For fractions, and for a code that is negative or no class.
+    """
     truth, prediction = _whole_codes(scores.truth), _whole_codes(scores.prediction)
     # Read as unsigned, a negative number is the largest of all.
     highest = int(max(codes.view(np.uintp).max() for codes in (truth, prediction)))
@@ -134,7 +138,7 @@ def _whole_codes(values: NDArray[Any]) -> Codes:
 
 def _cells(scores: Scores) -> Cells:
     """The rows counted by label and answer; where most cells would be empty, only those that are not."""
-    truth, prediction, classes = _codes(scores)
+    truth, prediction, classes = codes(scores)
     if classes * classes <= max(truth.size, 4):
         held = np.arange(classes * classes)
         of = joined(truth, prediction, classes, classes)
@@ -257,7 +261,7 @@ def roc_auc(scores: Scores) -> Influence:
 
     Multiclass: the mean of one class against the rest.
     """
-    truth, _, classes = _codes(scores)
+    truth, _, classes = codes(scores)
     probability = _probability(scores)
     parts = [_auc(truth == code, probability[:, code]) for code in (range(classes) if classes > 2 else (1,))]
     psi: Floats = parts[0].psi if len(parts) == 1 else np.mean([part.psi for part in parts], axis=0)
@@ -279,7 +283,7 @@ def _auc(positive: NDArray[np.bool_], score: Floats) -> Influence:
 
 def log_loss(scores: Scores) -> Influence:
     """Mean of -ln(probability of the label), clipped as scikit-learn does."""
-    truth, _, _ = _codes(scores)
+    truth, _, _ = codes(scores)
     probability = _probability(scores)
     tiny = float(np.finfo(np.float64).eps)
     # What the label that the model believes in least would have cost; of n rows none is known to be rarer than 1/(n+2).
@@ -290,7 +294,7 @@ def log_loss(scores: Scores) -> Influence:
 
 def brier(scores: Scores) -> Influence:
     """Mean squared distance of the probabilities from the label (Brier 1950); half of it in binary, as is usual."""
-    truth, _, classes = _codes(scores)
+    truth, _, classes = codes(scores)
     probability = _probability(scores)
     if classes == 2:
         return _mean((probability[:, 1] - (truth == 1)) ** 2, 1.0)

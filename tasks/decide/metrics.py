@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.decide.cells import Sample
-from tasks.decide.influence import AMOUNTS, COUNTED, FAMILIES, LOSSES, UNIT, Unmeasurable, checked
+from tasks.decide.influence import AMOUNTS, COUNTED, FAMILIES, LOSSES, UNIT, Unmeasurable, checked, codes
 from tasks.decide.intervals import (
     Floats,
     adjusted_difference,
@@ -273,6 +273,8 @@ def _spread(
 
 
 def _accuracy_spread(ours: Scores, theirs: Scores) -> Spread:
+    for one in (ours, theirs):
+        codes(one)  # no answer at all is not merely a wrong one
     right, other = ours.prediction == ours.truth, theirs.prediction == theirs.truth
     gains, losses = int(np.count_nonzero(right & ~other)), int(np.count_nonzero(other & ~right))
     n = right.size

@@ -127,7 +127,7 @@ def _judged(name: str, signals: Signals, rules: Triggers, allowed: budget.Allowa
         "concept": lambda: _concept(signals, rules.concept or policy.ConceptTrigger()),
         "prediction": lambda: _prediction(signals, rules.prediction or policy.PredictionTrigger()),
         "volume": lambda: _volume(signals, rules.volume or 0),
-        "growth": lambda: _growth(signals, rules.growth or math.inf),
+        "growth": lambda: _growth(signals, rules.growth or 1.0),
         "upstream": lambda: _upstream(signals),
     }
     missing = [signals.unavailable[key] for key in _READ_AS[name] if key in signals.unavailable]
@@ -274,12 +274,14 @@ def _growth(signals: Signals, limit: float) -> Finding:
     rows, learned = _new_rows(signals), _profile(signals).rows
     if learned < 1:
         raise Unmeasurable(f"the reference profile says that it was trained on {learned} rows")
-    times, enough = rows / learned, rows >= limit * learned
+    needed = math.ceil(round(limit * learned, 6))
+    times, enough = rows / learned, rows >= needed
     return Finding(
         name="growth",
         outcome="breach" if enough else "ok",
         reason=f"{phrase.count(rows)} new labelled rows, {phrase.percent(times)} of the {phrase.count(learned)} that "
-        f"it was trained on, {'which reach' if enough else 'under'} the limit of {phrase.percent(limit)}",
+        f"it was trained on, {'which reach' if enough else 'under'} the limit of {phrase.percent(limit)}, "
+        f"{phrase.count(needed)} rows",
         value=times,
         threshold=limit,
         n=rows,

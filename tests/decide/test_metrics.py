@@ -20,6 +20,22 @@ from tasks.policy import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from tasks.records import Measurement, Scores
 
 
+def test_no_answer_at_all_is_not_merely_a_wrong_one() -> None:
+    truth = np.zeros(50, dtype=np.int64)
+    silent = np.where(np.arange(50) < 3, -1, 0)
+    both = (Scores(truth=truth, prediction=one, classes=("a", "b")) for one in (silent, truth))
+    with pytest.raises(Unmeasurable, match="negative"):
+        compare("accuracy", *both, confidence=0.95)
+
+
+def test_one_answer_of_one_and_two_hundred_and_fifty_six_of_the_other_are_compared() -> None:
+    classes = tuple(str(number) for number in range(300))
+    truth = np.zeros(5000, dtype=np.int64)
+    other = np.arange(5000) % 256
+    ours, theirs = (Scores(truth=truth, prediction=one, classes=classes) for one in (truth, other))
+    assert compare("f1_weighted", ours, theirs, confidence=0.95).low > 0
+
+
 def binary(n: int, seed: int, noise: float = 1.0, rate: float = 0.3) -> Scores:
     rng = np.random.default_rng(seed)
     truth = (rng.random(n) < rate).astype(int)

@@ -272,7 +272,15 @@ def test_a_reached_volume_counts(rows: int | None, outcome: str) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "learned", "outcome"),
-    [(1999, 1000, "ok"), (2000, 1000, "breach"), (None, 1000, "unknown"), (-1, 1000, "unknown"), (5, 0, "unknown")],
+    [
+        (2199, 1100, "ok"),
+        (2200, 1100, "breach"),
+        (1999, 1000, "ok"),
+        (2000, 1000, "breach"),
+        (None, 1000, "unknown"),
+        (-1, 1000, "unknown"),
+        (5, 0, "unknown"),
+    ],
 )
 def test_a_version_that_learned_from_few_rows_is_trained_again_soon(
     rows: int | None, learned: int, outcome: str
@@ -283,7 +291,7 @@ def test_a_version_that_learned_from_few_rows_is_trained_again_soon(
     found = decide(seen, Triggers(growth=2.0))
     assert finding(found, "growth").outcome == outcome
     if outcome != "unknown":
-        assert "of the 1,000 that it was trained on" in finding(found, "growth").reason
+        assert f"of the {learned:,} that it was trained on" in finding(found, "growth").reason
     assert "growth" not in [one.name for one in decide(seen, Triggers()).findings]
 
 

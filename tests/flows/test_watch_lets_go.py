@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, text
 
 from flows.watch import watch
 from tasks.ledger import Ledger
+from tasks.requests import RequestLog, Served
 
 
 def requests(scene: Scene) -> int:
@@ -32,9 +33,14 @@ def test_the_watch_lets_go_of_old_requests_and_says_so_in_its_log(
     first.run(watch, 30, policy=keeping)
     assert run(watch, policy=keeping, dry_run=True).error is None
     assert requests(first) == before, "neither the past nor a dry run lets anything go"
+    now = datetime.now(UTC)
+    with RequestLog.open(first.stores.requests) as log:  # without one the log of a file does not know that it is old
+        log.record(
+            [Served(request_id="new", model="churn", version="1", at=now, seconds=0.01, features={}, prediction="no")]
+        )
     with caplog.at_level(logging.INFO):
         assert run(watch, policy=keeping).error is None
-    assert requests(first) == 0
+    assert requests(first) == 1
     assert f"retention: requests: churn before {datetime.now(UTC):%Y}" in caplog.text.replace(
         f"before {datetime.now(UTC).year - 1}", f"before {datetime.now(UTC).year}"
     )
