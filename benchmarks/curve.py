@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
+from benchmarks.exponent import exponent
 from benchmarks.proof import Line
 
 LINEAR, CONSTANT = 1.1, 0.1
@@ -65,11 +64,6 @@ class Curve:
             job()
             self.megabytes.append(tracemalloc.get_traced_memory()[1] / _MB)
             tracemalloc.stop()
-
-
-def exponent(sizes: list[int], values: list[float]) -> float:
-    """Slope of the logarithms."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def plotted(curves: list[Curve], path: Path) -> None:
