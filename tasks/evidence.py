@@ -22,13 +22,12 @@ from tasks.decide import phrase
 from tasks.dossier import Dossier, pack, unpack
 from tasks.live import beside_production
 from tasks.plugins import resolve
-from tasks.policy import LatencyCheck, Policy, SliceCheck
+from tasks.policy import Policy, SliceCheck
 from tasks.records import Finding, GateEvidence, Scores, Segments, ShadowEvidence, Span, Standing
 from tasks.requests import Recorded, RequestLog
-from tasks.scoring import as_answers, classes_of, latencies, recorded_rows, score
+from tasks.scoring import as_answers, classes_of, quietest, recorded_rows, score
 from tasks.tryout import begun
 
-_ROUNDS = 3
 _NUMBERS = 10
 """A number with more values than these is cut at its quartiles."""
 _OTHERS, _MISSING = "(others)", "(missing)"
@@ -47,7 +46,7 @@ def for_gate(case: Case, standing: Standing, made: Made) -> GateEvidence:
     with begun(case.policy) if gate.fresh_process else nullcontext() as fresh:
         production, baseline_reason = _production_scores(case, standing, made)
         loads, loads_reason = (None, "") if fresh is None else fresh.of(made.folder)
-    calls = _quietest(made, gate.latency) if gate.latency is not None else None
+    calls = quietest(made.fitted.model, made.split.holdout.features, gate.latency) if gate.latency is not None else None
     return with_rows(
         GateEvidence(
             candidate=made.scores,
@@ -118,19 +117,6 @@ def _quartiles(values: np.ndarray[Any, Any], missing: np.ndarray[Any, Any]) -> t
     told = [phrase.number(edge) for edge in edges]
     between = [f"above {low} to {high}" for low, high in pairwise(told)]
     return [f"up to {told[0]}", *between, f"above {told[-1]}"], np.searchsorted(edges, values, side="left")
-
-
-def _quietest(made: Made, check: LatencyCheck) -> np.ndarray[Any, Any]:
-    """The single-row predict times of the quietest of up to three rounds.
-
-    What else the machine does can only make calls slower, so a slow round is measured again before it is believed.
-    """
-    rounds: list[np.ndarray[Any, Any]] = []
-    for _ in range(_ROUNDS):
-        rounds.append(latencies(made.fitted.model, made.split.holdout.features, calls=check.calls))
-        if float(np.quantile(rounds[-1], 0.995)) <= check.p99.total_seconds():
-            break
-    return min(rounds, key=lambda seconds: float(np.quantile(seconds, 0.99)))
 
 
 def _production_scores(case: Case, standing: Standing, made: Made) -> tuple[Scores | None, str]:

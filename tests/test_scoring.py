@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from tasks.data import Dataset, Split, load, split
 from tasks.decide.influence import Unmeasurable
 from tasks.decide.metrics import measure
 from tasks.fresh import attempt
-from tasks.policy import Policy
+from tasks.policy import LatencyCheck, Policy
 from tasks.requests import Recorded
-from tasks.scoring import classes_of, latencies, recorded_rows, score
+from tasks.scoring import classes_of, latencies, quietest, recorded_rows, score
 from tasks.stores import Stores
 from tasks.training import Fitted
 from tasks.tryout import answers_in_fresh_process, begun
@@ -231,6 +231,26 @@ def test_a_model_that_is_too_slow_is_measured_on_fewer_calls_and_never_on_none()
     assert latencies(Slow(), pd.DataFrame({"x": [1]}), calls=5, warmup=1, budget_seconds=0.0).size == 1
     with pytest.raises(ValueError, match="at least one row"):
         latencies(Slow(), pd.DataFrame({"x": []}), calls=5)
+
+
+@pytest.mark.parametrize(
+    ("slow", "rounds", "kept"),
+    [
+        ([0], 1, 0),
+        ([1, 0], 2, 1),  # one slow call of 300 leaves the limit open
+        ([3, 1, 2], 3, 1),
+        ([300, 300, 300], 3, 300),
+    ],
+)
+def test_calls_that_the_machine_slowed_are_made_again_and_a_slow_model_stays_slow(
+    monkeypatch: pytest.MonkeyPatch, slow: list[int], rounds: int, kept: int
+) -> None:
+    given = [np.r_[np.full(count, 0.3), np.full(300 - count, 0.001)] for count in slow]
+    waiting = iter(given)
+    monkeypatch.setattr(scoring, "latencies", lambda *_rows, calls: next(waiting)[:calls])
+    taken = quietest(Guess(), pd.DataFrame({"x": [1]}), LatencyCheck(p99=timedelta(milliseconds=250), calls=300))
+    assert np.count_nonzero(taken > 0.25) == kept
+    assert len(list(waiting)) == len(slow) - rounds
 
 
 # --- Recorded requests ---------------------------------------------------------------------------------------------
