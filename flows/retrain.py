@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -91,7 +92,8 @@ async def _retrain(case: Case, event: str | None, urgency: str, *, replayed: boo
         if made.fitted.window:
             get_run_logger().info("Learned from %s", made.fitted.window)
         judged = await step(gate, again=True)(case, standing, made)
-        return await follow(case, "retrain", standing, made, (why, judged))
+        report = await follow(case, "retrain", standing, made, (why, judged))
+        return replace(report, learned=made.fitted.window or None)
 
 
 async def _unchanged(case: Case) -> Report | None:

@@ -724,6 +724,7 @@ class Report:
         transition: The last one that was carried out, or None.
         dry_run: Nothing was changed.
         phase: Of a rollout: how far it is, ``25%, step 2 of 4``; None of everything else.
+        learned: Which rows a candidate learned from, where the policy lets the newest choose.
         error: Of a model that failed while others went on.
     """
 
@@ -740,6 +741,7 @@ class Report:
     dry_run: bool = False
     error: str | None = None
     phase: str | None = None
+    learned: str | None = None
 
 
 def to_plain(value: Any) -> Any:

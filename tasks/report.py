@@ -207,6 +207,8 @@ def markdown(
         parts.append("Dry run: nothing was changed.")
     if report.error:
         parts.append(f"**Error:** {escape(report.error)}")
+    if report.learned:
+        parts.append(f"Learned from {escape(brief(report.learned))}")
     parts += ["## What to do next", NEXT.get(report.decision, "Read docs/decisions.md.")]
     if report.verdicts:
         parts += ["## Why", "\n".join(f"- {escape(brief(line(verdict)))}" for verdict in report.verdicts)]

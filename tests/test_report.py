@@ -195,6 +195,11 @@ def test_a_dry_run_and_an_error_say_so() -> None:
     assert "**Error:** OSError: gone" in text
 
 
+def test_which_rows_were_learned_from_is_told_where_there_was_a_choice() -> None:
+    assert "Learned from" not in markdown(report())
+    assert "Learned from newest 14d: log_loss on" in markdown(report(learned="newest 14d: log_loss on the newest 50"))
+
+
 def test_a_report_without_verdicts_and_without_production_still_reads() -> None:
     text = markdown(report(verdicts=(), production=None, candidate=None, decision="something-new"))
     assert "- in Production now: nothing" in text

@@ -127,7 +127,7 @@ def test_an_auc_with_ties_is_that_of_scikit_learn(rows: int, digits: int) -> Non
     assert measure("roc_auc", scores).value == pytest.approx(sk.roc_auc_score(truth, score), abs=1e-12)
 
 
-@pytest.mark.parametrize("shape", ["uniform", "ties", "crowded", "outlier", "huge", "constant", "zeros"])
+@pytest.mark.parametrize("shape", ["uniform", "ties", "crowded", "outlier", "huge", "constant", "zeros", "single"])
 def test_many_values_have_the_ranks_that_few_would_have(shape: str) -> None:
     """Also where most of them lie so near to each other that 31 bits cannot tell them apart."""
     draw = np.random.default_rng(7)
@@ -140,6 +140,7 @@ def test_many_values_have_the_ranks_that_few_would_have(shape: str) -> None:
         "huge": (plain - 0.5) * 1.7e308 * 2,
         "constant": np.full(30_000, 0.3),
         "zeros": np.where(plain < 0.5, 0.0, np.where(plain < 0.7, -0.0, plain)),
+        "single": plain.astype(np.float32),
     }[shape]
     expected = rankdata(values)
     assert np.array_equal(midranks(values), expected)

@@ -63,6 +63,14 @@ def test_the_first_model_is_judged_by_the_absolute_checks_and_exempt_from_the_re
     assert first.history[-1].previous is None
 
 
+def test_the_newest_rows_choose_what_is_learned_from_and_the_report_says_which(empty: Scene) -> None:
+    policy = empty.policy("windows", training={"windows": ["14d"]})
+    report = empty.run(retrain, FIRST, policy=policy).report
+    assert report.learned is not None
+    assert "log_loss on the newest" in report.learned
+    assert "newest 14d" in report.learned
+
+
 def test_a_first_model_below_the_floor_is_not_promoted(empty: Scene) -> None:
     empty.write(corrupt_labels(everybody(), 0.3, seed=5))
     ran = empty.run(retrain, FIRST)
