@@ -136,14 +136,14 @@ def _order(policy: Policy, standing: Standing, ledger: Ledger, now: datetime, ac
     kept = policy.retention.evidence
     if kept is None:
         return None
-    serving = ledger.serving_at(policy.model, now)
     versions = {standing.production, standing.staged, *standing.known_good[:_BACK]} - {None}
-    trails = {standing.staged_trail, serving.trail if serving is not None else None} - {None}
+    # Why a version was made was decided before it had its number, and is on its trail.
+    trails = {one.trail for one in ledger.history(policy.model) if one.version in versions}
     return Order(
         model=policy.model,
         before=now - kept,
         versions=sorted(str(one) for one in versions),
-        trails=sorted(str(one) for one in trails),
+        trails=sorted(trails),
         at=now,
         reason=f"older than retention.evidence, {format_duration(kept)}",
         actor=actor,

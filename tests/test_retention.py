@@ -344,12 +344,12 @@ def test_one_that_trains_from_the_log_keeps_its_lookback() -> None:
 # Evidence.
 
 
-def judged(ledger: Ledger, at: datetime, *, version: str | None, seed: int) -> str:
+def judged(ledger: Ledger, at: datetime, *, version: str | None, seed: int, trail: str | None = None) -> str:
     """A verdict of the shadow with its evidence; the digest."""
     dossier = examples()["shadow promote"]
     evidence = replace(dossier.given["evidence"], ties=1_000 + seed)
     dossier = replace(dossier, given={**dossier.given, "evidence": evidence})
-    ledger.record("churn", reach(dossier), trail=f"t{seed}", at=at, version=version, dossier=pack(dossier))
+    ledger.record("churn", reach(dossier), trail=trail or f"t{seed}", at=at, version=version, dossier=pack(dossier))
     return str(ledger.decisions("churn", limit=1)[0].evidence)
 
 
@@ -400,13 +400,16 @@ def test_a_removal_that_was_changed_shows_in_the_chain(stores: Stores, ledger: L
 def test_evidence_of_what_serves_and_waits_stays_and_what_another_decision_rests_on(
     stores: Stores, ledger: Ledger
 ) -> None:
-    for seq, (action, version) in enumerate((("promote", "1"), ("stage", "2"))):
+    for seq, (action, version) in enumerate((("promote", "1"), ("promote", "3"), ("stage", "2"))):
         intent = ledger.intend(
             model="churn", based_on=seq, action=action, version=version, actor="a", reason="r", at=JUDGED,
             trail=f"of {version}",
         )  # fmt: skip
         ledger.settle(intent, "applied")
-    kept = [judged(ledger, NOW - 200 * DAY, version=version, seed=int(version)) for version in ("1", "2")]
+    ledger.state_fact("churn", "1", "known-good", at=JUDGED, reason="r", actor="a", trail="its watch")
+    kept = [judged(ledger, NOW - 200 * DAY, version=version, seed=int(version)) for version in ("1", "2", "3")]
+    # Why they were made, decided before they had a number.
+    kept += [judged(ledger, NOW - 200 * DAY, version=None, seed=10 + one, trail=f"of {one}") for one in (1, 2, 3)]
     twice = judged(ledger, NOW - 200 * DAY, version="7", seed=7)
     gone = judged(ledger, NOW - 200 * DAY, version="6", seed=6)
     assert judged(ledger, NOW - 5 * DAY, version="7", seed=7) == twice
