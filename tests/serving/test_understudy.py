@@ -181,7 +181,8 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     ("mood", "said", "changes"),
     [
         ("hang", "did not answer in time", {"shadow_seconds": 3.0}),
-        ("eat", "needs more memory than", {"shadow_bytes": 1 << 30}),
+        # It runs when nobody else wants to: on a busy machine it takes a while to have eaten so much.
+        ("eat", "needs more memory than", {"shadow_bytes": 1 << 30, "shadow_seconds": 120.0}),
     ],
 )
 def test_a_row_that_it_dies_of_alone_is_failed_and_the_next_one_answered(
@@ -193,7 +194,7 @@ def test_a_row_that_it_dies_of_alone_is_failed_and_the_next_one_answered(
         one.follow(version)
         one.put([served("bad", BAD)])
         until(lambda: kept.rows, told="the bad row was not put down")
-        until(lambda: said in one.reason, told=f"nobody was told why: {one.reason}")
+        until(lambda: said in one.reason, told="nobody was told why")
         one.put([served("good", GOOD)])
         until(lambda: len(kept.rows) > 1, told="it was not started again")
         assert [(row.request_id, row.failed, row.role, row.version) for row in kept.rows] == [
