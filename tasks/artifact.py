@@ -102,6 +102,15 @@ def load(folder: Path, *, trusted_types: Iterable[str] = (), allow_pickle: bool 
         return pickle.load(file)  # noqa: S301  see above
 
 
+def model_file(folder: Path) -> Path:
+    """The file of an artifact that holds the model.
+
+    Raises:
+        ValueError: For a folder that holds no model of scikit-learn's flavour.
+    """
+    return _model_file(folder)[0]
+
+
 def _model_file(folder: Path) -> tuple[Path, str, tuple[str, ...]]:
     """The file that holds the model, how it is serialised, and the types that it says it holds."""
     description = folder / "MLmodel"

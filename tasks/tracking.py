@@ -69,39 +69,73 @@ def save(policy: Policy, fitted: Fitted, split: Split, folder: Path) -> Path:
 
     rows = split.holdout.features.tail(5).reset_index(drop=True)
     shown = rows.set_axis(pd.Index(list(rows.columns), dtype=object), axis=1)  # MLflow compares the names with a range
+    described = {
+        "path": str(folder),
+        "signature": _signature(policy, fitted, rows),
+        "input_example": shown,
+        "pip_requirements": _requirements(policy),  # left to itself MLflow imports the model elsewhere for 13 s
+    }
     with warnings.catch_warnings():
         # Said once, when MLflow imports its own model types; it is not about ours.
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
-        mlflow.sklearn.save_model(
-            fitted.model,
-            str(folder),
-            signature=_signature(policy, fitted, rows),
-            input_example=shown,
-            pip_requirements=_requirements(policy),  # left to itself MLflow imports the model elsewhere for 13 s
-            **_serialization(policy, fitted.model),
-        )
+        if policy.training.serialization == "pickle":
+            mlflow.sklearn.save_model(fitted.model, serialization_format="cloudpickle", **described)
+        else:
+            _save_safely(policy, fitted.model, described)
     example.write(folder, fitted.model, rows)
     return folder
 
 
-def _serialization(policy: Policy, model: Any) -> dict[str, Any]:
-    training = policy.training
-    if training.serialization == "pickle":
-        return {"serialization_format": "cloudpickle"}
+def _save_safely(policy: Policy, model: Any, described: dict[str, Any]) -> None:
+    """Write the model with skops, once.
+
+    MLflow, given the model, writes it again and loads it to see whether it can: for a forest of 100 MB that is more
+    than half of all that registering it costs, and the gate loads it in a fresh process anyway. So MLflow lays out the
+    folder around a model of no size, and the model's file takes its place.
+
+    Raises:
+        TrainingError: When skops cannot write it, or it holds types that the policy does not trust.
+    """
+    import mlflow.sklearn  # noqa: PLC0415  see save()
+    from mlflow.models import Model  # noqa: PLC0415  see save()
+    from sklearn.dummy import DummyRegressor  # noqa: PLC0415  see save()
+
+    folder = Path(described["path"])
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as scratch:
+        file = Path(scratch) / "model"
+        found = _written(policy, model, file)
+        mlflow.sklearn.save_model(
+            DummyRegressor(), serialization_format="skops", skops_trusted_types=found, **described
+        )
+        file.replace(artifact.model_file(folder))
+    layout = Model.load(str(folder))
+    layout.model_size_bytes = artifact.size(folder)
+    layout.save(str(folder / "MLmodel"))
+
+
+def _written(policy: Policy, model: Any, file: Path) -> list[str]:
+    """Write the model to a file; the types in it that skops does not trust by itself, and the policy does.
+
+    Raises:
+        TrainingError: As :func:`_save_safely`.
+    """
     import skops.io  # noqa: PLC0415  see save()
 
     try:
-        found = skops.io.get_untrusted_types(data=skops.io.dumps(model))
-        artifact.check(found, training.trusted_types)
+        skops.io.dump(model, file)
+        found: list[str] = skops.io.get_untrusted_types(file=file)
+        artifact.check(found, policy.training.trusted_types)
     except artifact.UntrustedModel as error:
         raise TrainingError(f"training.serialization: {error}") from error
+    except OSError:
+        raise
     except Exception as error:
         # skops raises whatever it meets in a model that it cannot describe.
         raise TrainingError(
             f"training.serialization: skops cannot save this model: {type(error).__name__}: {error}; "
             "build it of scikit-learn's own parts, or set `serialization: pickle` if you trust it"
         ) from error
-    return {"serialization_format": "skops", "skops_trusted_types": found}
+    return found
 
 
 def _signature(policy: Policy, fitted: Fitted, rows: pd.DataFrame) -> Any:
@@ -157,7 +191,8 @@ def log(
 
     client = MlflowClient(tracking_uri=stores.tracking, registry_uri=stores.tracking)
     with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
-        folder = save(policy, fitted, split, Path(scratch) / FOLDER)
+        with _storing(scratch):
+            folder = save(policy, fitted, split, Path(scratch) / FOLDER)
         run = client.create_run(
             _experiment(client, policy.model, stores),
             tags=_tags(policy, fitted, profile, verdict, trail=trail, flow_run_id=flow_run_id),
