@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from tasks.decide.intervals import Floats
 
 _FEW, _WRONG = 10_000, 1_000
 """Values up to which sorting their places is fast enough; and how many may be put right one by one."""
+_DIGIT = 16
+"""Bits of a digit: of whole numbers so short numpy finds the order without comparing any."""
 
 
 def midranks(values: Floats) -> Floats:
@@ -52,30 +55,57 @@ def placements(positive: NDArray[np.bool_], score: Floats, hits: int) -> Floats:
 def _sorted(values: Floats) -> tuple[NDArray[np.intp], Floats]:
     """Places of the values from the smallest to the largest, equal ones in any order, and the values in it.
 
-    Whole numbers are sorted three times as fast as places are: each value becomes 31 bits of how far it is between the
-    smallest and the largest, with its place behind them. Values that are so near to each other that these bits are the
-    same are put right afterwards; where there are many of those, the places are sorted after all.
+    Each value becomes a whole number of a few digits, and the places are sorted by the lowest digit first and by the
+    highest last (a radix sort), in half the time that comparing takes. Two digits that tell how far a value is between
+    the smallest and the largest are mostly enough; where most values lie together and a few far off, three digits of
+    the floating point number itself are. Values that these do not tell apart are put right afterwards; where there are
+    many of them even then, the places are sorted by comparing.
     """
-    # A column of a table is read faster once it is one; the 31 bits below are more than float32 has.
+    # A column of a table is read faster once it is one; the digits below are more than float32 has.
     values = np.ascontiguousarray(values, dtype=np.float64)
-    low, high = float(values.min(initial=math.inf)), float(values.max(initial=-math.inf))
-    step = (2.0**31 - 1) / (high - low) if high > low else math.inf
-    if _FEW < values.size < 2**32 and 0 < step < math.inf and math.isfinite(high - low):
-        keys = ((values - low) * step).astype(np.int64) << 32
-        keys |= np.arange(values.size)
-        keys.sort()
-        order = keys & (2**32 - 1)
-        ordered = np.take(values, order)
-        wrong = np.flatnonzero(ordered[1:] < ordered[:-1])
-        if wrong.size <= _WRONG:
-            keys >>= 32
-            for place in wrong:
-                start, stop = np.searchsorted(keys, keys[place]), np.searchsorted(keys, keys[place], side="right")
-                order[start:stop] = order[start:stop][np.argsort(values[order[start:stop]])]
-                ordered[start:stop] = values[order[start:stop]]
-            return order, ordered
+    if values.size > _FEW:
+        for keys, digits in _keys(values):
+            order = _by_digits(keys, digits)
+            ordered = np.take(values, order)
+            wrong = np.flatnonzero(ordered[1:] < ordered[:-1])
+            if wrong.size <= _WRONG:
+                _put_right(values, np.take(keys, order), order, ordered, wrong)
+                return order, ordered
     order = np.argsort(values)  # not stable, which is slower
     return order, np.take(values, order)
+
+
+def _keys(values: Floats) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """(whole numbers in the order of the values, how many digits they have), the quicker first; none for NaN."""
+    low, high = float(values.min()), float(values.max())
+    if math.isnan(low) or low == high:
+        return
+    step = (2.0 ** (2 * _DIGIT) - 1) / (high - low)
+    if 0 < step < math.inf:
+        yield ((values - low) * step).astype(np.int64), 2
+    # IEEE 754, section 5.10: numbers are ordered as their bits are, negative ones the other way round.
+    bits = values.view(np.int64)
+    ordered = bits ^ ((bits >> 63) & np.int64(2**63 - 1))
+    yield (ordered >> _DIGIT) + 2**47, 3
+
+
+def _by_digits(keys: NDArray[np.int64], digits: int) -> NDArray[np.intp]:
+    """Places of the keys from the smallest to the largest, equal ones in the order in which they came."""
+    order = np.argsort(keys.astype(np.uint16), kind="stable")
+    for place in range(1, digits):
+        digit = (keys >> (_DIGIT * place)).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order
+
+
+def _put_right(
+    values: Floats, keys: NDArray[np.int64], order: NDArray[np.intp], ordered: Floats, wrong: NDArray[np.intp]
+) -> None:
+    """Sort the values of one key among themselves, wherever one of them is not smaller than the next."""
+    for place in wrong:
+        start, stop = np.searchsorted(keys, keys[place]), np.searchsorted(keys, keys[place], side="right")
+        order[start:stop] = order[start:stop][np.argsort(values[order[start:stop]])]
+        ordered[start:stop] = values[order[start:stop]]
 
 
 def _ends(ordered: Floats) -> NDArray[np.intp]:

@@ -127,9 +127,15 @@ def test_an_auc_with_ties_is_that_of_scikit_learn(rows: int, digits: int) -> Non
     assert measure("roc_auc", scores).value == pytest.approx(sk.roc_auc_score(truth, score), abs=1e-12)
 
 
-@pytest.mark.parametrize("shape", ["uniform", "ties", "crowded", "outlier", "huge", "constant", "zeros", "single"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *("uniform", "ties", "crowded", "outlier", "huge", "constant", "zeros", "single"),
+        *("skewed", "infinite", "signed", "subnormal", "inseparable"),
+    ],
+)
 def test_many_values_have_the_ranks_that_few_would_have(shape: str) -> None:
-    """Also where most of them lie so near to each other that 31 bits cannot tell them apart."""
+    """Also where most of them lie so near to each other that two digits, or three, cannot tell them apart."""
     draw = np.random.default_rng(7)
     plain = draw.random(30_000)
     values = {
@@ -141,6 +147,11 @@ def test_many_values_have_the_ranks_that_few_would_have(shape: str) -> None:
         "constant": np.full(30_000, 0.3),
         "zeros": np.where(plain < 0.5, 0.0, np.where(plain < 0.7, -0.0, plain)),
         "single": plain.astype(np.float32),
+        "skewed": draw.lognormal(0, 5, 30_000),
+        "infinite": np.r_[-math.inf, math.inf, plain, math.inf],
+        "signed": np.r_[draw.lognormal(0, 5, 15_000), -draw.lognormal(0, 5, 15_000)],
+        "subnormal": plain * 1e-310,
+        "inseparable": np.r_[-1.0, 1 + np.round(plain, 4) * 1e-11, 1e9],
     }[shape]
     expected = rankdata(values)
     assert np.array_equal(midranks(values), expected)
