@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -216,7 +217,7 @@ def manifests(folder: str) -> list[dict[str, Any]]:
     return [one for one in yaml.safe_load_all(text) if one]
 
 
-EVERY = [(folder, one) for folder in (".", "servers") for one in manifests(folder)]
+EVERY = [(folder, one) for folder in (".", "servers", "listener") for one in manifests(folder)]
 
 
 @pytest.mark.parametrize(
@@ -249,6 +250,29 @@ def test_the_runs_start_from_the_image_that_the_worker_has(tmp_path: Path) -> No
     said = {one["name"]: one.get("value") for one in unedited["spec"]["template"]["spec"]["initContainers"][0]["env"]}
     with pytest.raises(StackError):
         Pool.read("kubernetes", str(said["BACKSTOP_IMAGE"]))
+
+
+def test_every_command_of_the_containers_is_one_that_there_is() -> None:
+    """Of the manifests and of Docker's file, which no cluster and no engine has tried here."""
+    services = yaml.safe_load((ROOT / "deploy" / "docker" / "compose.yaml").read_text("utf-8"))["services"]
+    specs = [one["spec"]["template"]["spec"] for _, one in EVERY if "template" in (one.get("spec") or {})]
+    commands = [
+        *(one["command"] for one in services.values() if "command" in one),
+        *(one["args"] for spec in specs for one in (*spec["containers"], *spec.get("initContainers", ()))),
+    ]
+    modules = [command[2] for command in commands if command[:2] == ["python", "-m"]]
+    assert {"flows.listen", "serving", "stack.release"} == set(modules)
+    assert all(importlib.util.find_spec(module) for module in modules)
+    listening = [command for command in commands if "flows.listen" in command]
+    assert len(listening) == 2
+    for command in listening:
+        environment = {**os.environ, "BACKSTOP_DEMO_DATA": "/data"}
+        told = subprocess.run(
+            [sys.executable, *command[1:]], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        # The policy that comes with it is a file: the command is understood, and says what it needs.
+        assert told.returncode == 1, told.stderr
+        assert "PostgreSQL" in told.stderr
 
 
 def test_the_gateway_is_asked_where_it_answers() -> None:
