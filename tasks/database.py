@@ -7,10 +7,13 @@ SQLite by default, PostgreSQL for teams. The statements are the same for both; o
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import (
@@ -18,6 +21,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
+    Select,
     TypeDecorator,
     column,
     create_engine,
@@ -57,6 +61,10 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 
 _SCHEMA_LOCK = 7_236_017
 """Any number will do, as long as everybody who creates tables on PostgreSQL takes the same."""
+
+_COUNTING = Lock()
+_USERS: Counter[Engine] = Counter()
+"""How many have each database open; a pool that one of them emptied would lose what the others hold."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -183,6 +191,9 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.url = engine.url.render_as_string(hide_password=True)
+        self._closed = False
+        with _COUNTING:
+            _USERS[engine] += 1
 
     @classmethod
     def open(cls, url: str, *, part: str, revision: str) -> Database:
@@ -229,8 +240,14 @@ class Database:
                 yield connection
 
     def close(self) -> None:
-        """Let go of every connection."""
-        self.engine.dispose()
+        """Let go of every connection, unless somebody else in this process has the database open."""
+        with _COUNTING:
+            _USERS[self.engine] -= not self._closed
+            self._closed, last = True, _USERS[self.engine] <= 0
+            if last:
+                del _USERS[self.engine]
+        if last:
+            self.engine.dispose()
 
     @contextmanager
     def _with_room(self) -> Iterator[None]:
@@ -300,12 +317,18 @@ def _revision_of(connection: Connection, part: str) -> str | None:
     """The newest migration that was run, or None where there are no tables yet."""
     there, name = inspect(connection), _version_table(part)
     if there.has_table(name):
-        return connection.execute(select(column("version_num")).select_from(table(name))).scalar_one_or_none()
+        return connection.execute(_question(part)).scalar_one_or_none()
     if there.has_table("backstop_schema"):  # before there were migrations the version was a number in this table
         known = table("backstop_schema", column("part"), column("version"))
         number = connection.execute(select(known.c.version).where(known.c.part == part)).scalar_one_or_none()
         return None if number is None else f"{number:04d}"
     return None
+
+
+@cache
+def _question(part: str) -> Select[Any]:
+    """For the newest migration; a table that is described anew would be another one to SQLAlchemy's memory."""
+    return select(column("version_num")).select_from(table(_version_table(part)))
 
 
 def _parse(url: str) -> URL:
@@ -324,7 +347,12 @@ def _parse(url: str) -> URL:
     return parsed
 
 
+@lru_cache(maxsize=8)
 def _engine(url: URL) -> Engine:
+    """One for all who open this database: it remembers the statements that it has put into words.
+
+    A tick of the watch opens ledger and log for each of its models, and would word the same questions anew each time.
+    """
     if url.get_backend_name() != "sqlite":
         if url.get_backend_name() != "postgresql":
             return create_engine(url, pool_pre_ping=True)

@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from tasks.database import SchemaTooNew
 from tasks.ledger import FACTS, Ledger, Refused, StaleDecision
 from tasks.records import Action, Candidate, Finding, Profile, Span, Standing, Transition, Verdict, to_plain
+from tasks.stores import Stores
 
 T0 = datetime(2026, 1, 5, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -493,3 +496,27 @@ def test_every_fact_can_be_stated(ledger: Ledger) -> None:
     for fact in FACTS:
         state(ledger, "1", fact)
         assert ledger.has_fact("churn", "1", fact)
+
+
+# Who else has it open.
+
+
+def test_whoever_opens_a_ledger_once_more_words_no_question_anew(stores: Stores) -> None:
+    """A tick of the watch opens it for each of its models; wording the questions would be half of what it costs."""
+    worded: list[str] = []
+    plain = SQLCompiler.__init__
+
+    def counted(self: SQLCompiler, dialect: Any, statement: Any, **given: Any) -> None:
+        worded.append(type(statement).__name__)
+        plain(self, dialect, statement, **given)
+
+    Ledger.open(stores.ledger).close()  # makes the tables
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SQLCompiler, "__init__", counted)
+        with Ledger.open(stores.ledger) as ledger:
+            ledger.standing("churn")
+        assert worded
+        worded.clear()
+        with Ledger.open(stores.ledger) as ledger:
+            ledger.standing("fraud")
+    assert worded == []

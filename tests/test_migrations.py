@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -148,20 +149,23 @@ def test_many_that_open_an_old_ledger_at_once_upgrade_it_once(url: str) -> None:
 def test_an_upgrade_that_dies_leaves_the_old_ledger_as_it_was(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first_version(url)
 
-    def dies(statement: str) -> None:
-        if "INSERT INTO backstop_chain" in statement:
+    def dies(*given: Any) -> None:
+        if "INSERT INTO backstop_chain" in given[2]:
             raise KeyboardInterrupt
 
-    plain = Database.writing
+    plain, engines = Database.writing, set()
 
     def writing(self: Database) -> object:
-        event.listen(self.engine, "before_cursor_execute", lambda *args: dies(args[2]))
+        engines.add(self.engine)
+        event.listen(self.engine, "before_cursor_execute", dies)
         return plain(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(Database, "writing", writing)
         with pytest.raises(KeyboardInterrupt):
             Ledger.open(url)
+    for used in engines:  # this process keeps it for the next that opens the database
+        event.remove(used, "before_cursor_execute", dies)
     engine = create_engine(url)
     with engine.connect() as connection:
         assert "backstop_chain" not in inspect(connection).get_table_names()

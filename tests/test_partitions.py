@@ -374,13 +374,14 @@ def test_a_row_that_is_under_way_while_the_table_is_divided_is_kept(url: str) ->
 
 def test_a_division_that_dies_leaves_the_table_as_it_was(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     of_before(url, 10)
-    plain = Database.writing
+    plain, engines = Database.writing, set()
 
     def dies(*given: Any) -> None:
         if "ATTACH PARTITION backstop_labels_before" in given[2]:
             raise KeyboardInterrupt
 
     def writing(self: Database) -> Any:
+        engines.add(self.engine)
         event.listen(self.engine, "before_cursor_execute", dies)
         return plain(self)
 
@@ -388,6 +389,8 @@ def test_a_division_that_dies_leaves_the_table_as_it_was(url: str, monkeypatch: 
         patch.setattr(Database, "writing", writing)
         with pytest.raises(KeyboardInterrupt):
             RequestLog.open(url)
+    for used in engines:  # this process keeps it for the next that opens the database
+        event.remove(used, "before_cursor_execute", dies)
     assert asked(url, "SELECT relkind FROM pg_class WHERE relname = 'backstop_requests'") == [("r",)]
     with opened(url) as log:
         assert len(everything(log)) == 11

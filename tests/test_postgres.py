@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from servers import Postgres
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 from tasks.ledger import Ledger, StaleDecision
 from tasks.records import Candidate, Profile, Span, Verdict
@@ -185,3 +187,24 @@ def test_requests_recorded_by_several_processes_at_once_count_once(url: str) -> 
     with RequestLog.open(url) as log:
         assert together(4, record) == []
         assert len(log.window("churn", start=T0, end=T0 + MINUTE, limit=999)) == 50
+
+
+def test_one_that_is_closed_takes_no_connection_from_another_and_leaves_none(url: str) -> None:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+    def connections() -> int:
+        with create_engine(url, poolclass=NullPool).connect() as own:
+            return int(own.execute(text(query)).scalar_one())
+
+    first, second = Ledger.open(url, clock=lambda: T0), RequestLog.open(url, clock=lambda: T0)
+    with first.holding("churn") as held:
+        second.close()
+        second.close()
+        assert held.get(1) is None, "the transaction goes on"
+    promote(first, "1", 0)
+    assert connections() > 0
+    first.close()
+    assert connections() == 0
+    with Ledger.open(url, clock=lambda: T0) as again:
+        assert again.standing("churn").production == "1"
+    assert connections() == 0

@@ -285,6 +285,7 @@ def test_a_process_that_dies_in_the_middle_leaves_whole_weeks_and_batches(
         event.listen(log.engine, "after_cursor_execute", dies)
         with pytest.raises(KeyboardInterrupt):
             sweep((keeping(),), log, ledger, NOW, actor="test")
+        event.remove(log.engine, "after_cursor_execute", dies)
     left = ages(stores)
     assert left == list(range(len(left)))
     assert 68 < len(left) < 120

@@ -27,18 +27,36 @@ def trace(bad: Sequence[int], total: Sequence[int], p0: float, planned: int) -> 
         ValueError: p0 is not inside (0, 1), planned is below 1, or counts are negative, not finite or contradictory.
     """
     check(bad, total, p0, planned)
-    up_and_down = bets(p0)
     restart = 0.0 if planned < 2 else (1 - AT_ONCE) / (len(ODDS) * (planned - 1))
-    added = math.log(restart) if restart else 0.0
-    wealth = [math.log(AT_ONCE / len(ODDS))] * len(ODDS)
-    out: list[float] = []
+    unspent = [1 - AT_ONCE - len(ODDS) * restart * min(look, planned - 1) for look in range(len(bad))]
+    parts = [_wealth(bad, total, bet, restart, planned) for bet in bets(p0)]
+    # In the order of a sum over all: whoever judges again has to get the same number to the last bit.
+    return tuple(
+        [
+            _log_sum((*wealth, math.log(rest)) if rest > 1e-12 else wealth)
+            for rest, wealth in zip(unspent, zip(*parts, strict=True), strict=True)
+        ]
+    )
+
+
+def _wealth(
+    bad: Sequence[int], total: Sequence[int], bet: tuple[float, float], restart: float, planned: int
+) -> list[float]:
+    """Log of what one bet has become after each look; restarted with ``restart`` at each later one that was planned.
+
+    This loop is most of what a quiet tick computes, of every look of a day: it does nothing twice.
+    """
+    exp, log = math.exp, math.log
+    up, down = bet
+    added = log(restart) if restart else 0.0
+    wealth, out = log(AT_ONCE / len(ODDS)), []
     for look, (hits, count) in enumerate(zip(bad, total, strict=True)):
         if restart and 0 < look < planned:
-            wealth = [_log_sum((one, added)) for one in wealth]
-        wealth = [one + hits * up + (count - hits) * down for one, (up, down) in zip(wealth, up_and_down, strict=True)]
-        unspent = 1 - AT_ONCE - len(ODDS) * restart * min(look, planned - 1)
-        out.append(_log_sum((*wealth, math.log(unspent)) if unspent > 1e-12 else wealth))
-    return tuple(out)
+            ahead = wealth - added
+            wealth = wealth + log(1.0 + exp(-ahead)) if ahead >= 0 else added + log(1.0 + exp(ahead))
+        wealth = wealth + hits * up + (count - hits) * down
+        out.append(wealth)
+    return out
 
 
 def check(bad: Sequence[int], total: Sequence[int], p0: float, planned: int) -> None:
@@ -99,5 +117,5 @@ def _forecast(total: int, rate: float, p0: float) -> float:
 
 def _log_sum(logs: Sequence[float]) -> float:
     """Log of the sum of the numbers with these logs."""
-    top = max(logs)
-    return top + math.log(sum([math.exp(one - top) for one in logs]))
+    top, exp = max(logs), math.exp
+    return top + math.log(sum([exp(one - top) for one in logs]))

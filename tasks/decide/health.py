@@ -65,8 +65,9 @@ def judge(evidence: HealthEvidence, rules: Health, *, problem: Problem | str, pl
     """
     if planned_looks < 1:
         raise ValueError(f"{planned_looks} looks are planned; a watch has at least one")
-    traffic = _traffic(evidence, rules)
-    if evidence.unavailable is not None or contradiction(evidence.looks):
+    broken = contradiction(evidence.looks)
+    traffic = _traffic(evidence, rules, broken)
+    if evidence.unavailable is not None or broken:
         return _unknown(traffic.reason, (traffic,))
     metrics = _metrics(evidence, rules, problem, planned_looks)
     if not metrics:
@@ -132,18 +133,26 @@ def answered(evidence: HealthEvidence, rules: Health) -> Callable[[Look], tuple[
 
 def contradiction(looks: tuple[Look, ...]) -> str:
     """What is wrong with the counts of looks, which then are no evidence; empty: nothing."""
+    inf = math.inf
     for look in looks:
-        counts = (look.requests, look.errors, look.slow, look.labelled, look.wrong)
+        most, labelled = look.requests, look.labelled
+        if 0 <= look.errors <= most < inf and 0 <= look.slow <= most and 0 <= look.wrong <= labelled <= most:
+            continue  # NaN is not within any limits
+        counts = (most, look.errors, look.slow, labelled, look.wrong)
         if not all(math.isfinite(one) and one >= 0 for one in counts):
             return f"a count of the look at {look.start:%H:%M} is negative, NaN or infinite"
-        if max(look.errors, look.slow, look.labelled) > look.requests or look.wrong > look.labelled:
-            return f"the counts of the look at {look.start:%H:%M} contradict each other"
+        return f"the counts of the look at {look.start:%H:%M} contradict each other"
     return ""
 
 
-def _traffic(evidence: HealthEvidence, rules: Health) -> Finding:
-    """Is there evidence at all, and since when not? Silence beyond the deadline asks for a person."""
-    broken = contradiction(evidence.looks)
+def _traffic(evidence: HealthEvidence, rules: Health, broken: str) -> Finding:
+    """Is there evidence at all, and since when not? Silence beyond the deadline asks for a person.
+
+    Args:
+        evidence: What was counted.
+        rules: Of the policy.
+        broken: What is wrong with the counts; empty: nothing.
+    """
     served = 0 if broken else sum(look.requests for look in evidence.looks)
     since = evidence.last_request or evidence.started
     silent = max(evidence.now - since, timedelta(0))
@@ -247,7 +256,7 @@ def _shared(evidence: HealthEvidence, rules: Health, problem: Problem | str, pla
     metrics = _metrics(evidence, rules, problem, planned)
     combined = mixed([metric.log_e for metric in metrics])
     alarm = (combined.index(max(combined)), max(combined), -math.log(rules.false_rollback))
-    verdict = _unhealthy(evidence, rules, metrics, _traffic(evidence, rules), alarm)
+    verdict = _unhealthy(evidence, rules, metrics, _traffic(evidence, rules, ""), alarm)
     cause = _with_cause(verdict, evidence, metrics, rules, planned).findings[-1]
     return cause if cause.outcome == "breach" else None
 
