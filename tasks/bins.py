@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.held import Counts, Floats, Plain, Ranked, alike, whole
+from tasks.held import Counts, Floats, Plain, Ranked, alike, ranked, whole
+from tasks.lattice import lattice
 from tasks.records import Steps
 
 _BLOCK = 1 << 15
 """Rows counted at a time: they stay in the processor's cache while they are held against every edge."""
+
+_FEW = 1 << 16
+"""Rows that are sorted sooner than a table is made for them."""
 
 _MOST = float(np.finfo(np.float64).max)
 
@@ -89,6 +93,40 @@ def fill(values: Plain | Ranked, edges: Sequence[float]) -> Filled:
     return _block_by_block(values.values, edges) if order is None else _in_order(order, edges)
 
 
+def fill_and_step(values: Plain | Ranked, edges: Sequence[float], points: tuple[float, ...]) -> tuple[Filled, Steps]:
+    """The same, and the distribution function of the numbers at points (see :func:`steps_at`)."""
+    order = values if isinstance(values, Ranked) else whole(values.values)
+    if order is None:
+        found = _on_lattice(values.values, edges, points) if values.values.size >= _FEW else None
+        if found is not None:
+            return found
+        order = ranked(values.values)  # in their order everything else costs nothing
+    return _in_order(order, edges), steps_at(order, points)
+
+
+def _on_lattice(values: NDArray[Any], edges: Sequence[float], points: tuple[float, ...]) -> tuple[Filled, Steps] | None:
+    """None where these points take an order of all numbers."""
+    limits, at = np.asarray(edges, dtype=np.float64), np.asarray(points, dtype=np.float64)
+    # The edge just below a value that fills a bin would share its cell; nothing lies between the two.
+    with np.errstate(over="ignore"):
+        above = np.nextafter(limits, np.inf)
+    beneath = np.isin(above, limits)
+    every = np.unique(np.concatenate((limits[~beneath], above[beneath], at)))
+    made = lattice(every)
+    if made is None:
+        return None
+    below, upto = made.below_and_upto(values)
+    filled, room = Filled(np.zeros(0, dtype=np.int64), 0), np.empty(_BLOCK, dtype=np.bool_)
+    for start in range(0, values.size, _BLOCK):
+        block = values[start : start + _BLOCK]
+        _look(block, room[: block.size], filled)
+    places = np.searchsorted(every, np.where(beneath, above, limits))
+    bins = np.where(beneath, below[places], upto[places])
+    filled.counts = np.diff(bins, prepend=0, append=values.size - filled.nulls).astype(np.int64)
+    places = np.searchsorted(every, at)
+    return filled, Steps(at=points, below=tuple(below[places].tolist()), upto=tuple(upto[places].tolist()))
+
+
 def _in_order(values: Ranked, edges: Sequence[float]) -> Filled:
     upto, finite = values.upto(np.asarray(edges, dtype=np.float64)), _finite(values).values
     filled = Filled(np.diff(upto, prepend=0, append=values.present), values.nulls)
@@ -100,27 +138,29 @@ def _in_order(values: Ranked, edges: Sequence[float]) -> Filled:
 def _block_by_block(values: NDArray[Any], edges: Sequence[float]) -> Filled:
     """Counting ``x <= edge`` edge by edge is several times faster than a search per value; NaN is <= nothing."""
     limits = alike(np.asarray(edges, dtype=np.float64), values.dtype)
-    upto, room = [0] * len(limits), np.empty(_BLOCK, dtype=np.bool_)
+    # Arrays without a dimension: a number would be made into one again for every block.
+    each = [limits[number, ...] for number in range(limits.size)]
+    upto, room = [0] * len(each), np.empty(_BLOCK, dtype=np.bool_)
     filled = Filled(np.zeros(0, dtype=np.int64), 0)
     for start in range(0, values.size, _BLOCK):
         block = np.ascontiguousarray(values[start : start + _BLOCK], dtype=limits.dtype)
         found = room[: block.size]
-        for number, limit in enumerate(limits):
-            np.less_equal(block, limit, out=found)
+        for number, limit in enumerate(each):
+            np.less_equal(block, limit, found)
             upto[number] += int(np.count_nonzero(found))
-        _bound(block, found, filled)
+        _look(block, found, filled)
     filled.counts = np.diff(upto, prepend=0, append=values.size - filled.nulls).astype(np.int64)
     return filled
 
 
-def _bound(block: NDArray[Any], found: NDArray[np.bool_], filled: Filled) -> None:
+def _look(block: NDArray[Any], found: NDArray[np.bool_], filled: Filled) -> None:
     """Nulls and range of a block, without looking for nulls and infinities where there are none."""
-    low, high = np.minimum.reduce(block), np.maximum.reduce(block)
-    if not (math.isfinite(low) and math.isfinite(high)):
+    low, high = np.minimum.reduce(block), np.fmax.reduce(block)
+    if math.isnan(low):
         np.less_equal(block, np.inf, out=found)
         filled.nulls += int(block.size - np.count_nonzero(found))
-        low, high = np.fmin.reduce(block), np.fmax.reduce(block)
-        if not (math.isfinite(low) and math.isfinite(high)):
-            finite = block[np.isfinite(block)]
-            low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
+        low = np.fmin.reduce(block)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        finite = block[np.isfinite(block)]
+        low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
     filled.low, filled.high = min(filled.low, float(low)), max(filled.high, float(high))

@@ -184,6 +184,8 @@ def ranked(values: NDArray[Any], *, own: bool = False) -> Ranked:
     """
     if (found := whole(values)) is not None:
         return found
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)  # sorting halves leaves a floating-point flag behind on some processors
     if own:
         values.sort()
     rows = values if own else np.sort(values)
