@@ -80,7 +80,12 @@ def _days(values: pd.Series[Any]) -> pd.Series[Any]:
 
 def is_too_large(values: pd.Series[Any]) -> bool:
     """Whole numbers that float64 would round: identifiers, not amounts."""
-    if not pd.api.types.is_integer_dtype(values.dtype) or not values.notna().any():
+    if not pd.api.types.is_integer_dtype(values.dtype):
+        return False
+    if isinstance(values.dtype, np.dtype):  # has no nulls to look for
+        numbers = values.to_numpy()
+        return bool(numbers.size) and max(abs(int(numbers.min())), abs(int(numbers.max()))) > _EXACT
+    if not values.notna().any():
         return False
     return max(abs(int(values.min())), abs(int(values.max()))) > _EXACT
 

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.columns import Kind, codes_of, is_too_large, meaning, text_of, tidy
+from tasks.pairs import rows_by_text
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -288,10 +288,8 @@ def _different(column: pd.Series[Any]) -> tuple[NDArray[Any], Counts]:
     """The different values and how many rows hold each, by the fastest way that the type has."""
     dtype = column.dtype
     if isinstance(dtype, pd.StringDtype) and dtype.storage == "pyarrow":
-        found = pc.value_counts(pa.array(column))
-        values, counts = found.field("values"), found.field("counts").to_numpy()
-        known = values.is_valid().to_numpy(zero_copy_only=False)  # dropping the nulls first would copy the rows
-        return values.to_numpy(zero_copy_only=False)[known], counts[known]
+        rows_ = rows_by_text(pa.array(column))
+        return np.array(list(rows_), dtype=object), np.fromiter(rows_.values(), dtype=np.int64, count=len(rows_))
     if pd.api.types.is_object_dtype(dtype):
         codes, values = pd.factorize(column.to_numpy())
         rows: Counts = np.bincount(codes + 1, minlength=len(values) + 1)[1:].astype(np.int64)
