@@ -278,6 +278,9 @@ def _is_small(dtype: Any) -> bool:
 
 
 def _levels(column: pd.Series[Any], reading: Reading) -> Levels:
+    if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
+        texts = pa.array(column)
+        return Levels(rows_by_text(texts), texts.null_count, reading)
     values, counts = _different(column)
     seen = counts > 0  # a category that no row holds is no level
     rows = dict(zip(values[seen], counts[seen].tolist(), strict=True))
@@ -287,9 +290,6 @@ def _levels(column: pd.Series[Any], reading: Reading) -> Levels:
 def _different(column: pd.Series[Any]) -> tuple[NDArray[Any], Counts]:
     """The different values and how many rows hold each, by the fastest way that the type has."""
     dtype = column.dtype
-    if isinstance(dtype, pd.StringDtype) and dtype.storage == "pyarrow":
-        rows_ = rows_by_text(pa.array(column))
-        return np.array(list(rows_), dtype=object), np.fromiter(rows_.values(), dtype=np.int64, count=len(rows_))
     if pd.api.types.is_object_dtype(dtype):
         codes, values = pd.factorize(column.to_numpy())
         rows: Counts = np.bincount(codes + 1, minlength=len(values) + 1)[1:].astype(np.int64)

@@ -61,7 +61,8 @@ class Lattice:
             found = np.bincount(places, minlength=counts.size)
             counts += found
             if found[apart]:
-                rest.append(block[places == apart])
+                far = block[places == apart]
+                rest.append(far[~np.isnan(far)])
         upto, ordered = np.cumsum(counts[:apart]), np.sort(np.concatenate(rest))
         return (
             upto[0:-1:2] + np.searchsorted(ordered, self.points, side="left"),

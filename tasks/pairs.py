@@ -46,7 +46,7 @@ class _Expected:
     ranks: NDArray[np.int64]
 
 
-def rows_by_text(array: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+def rows_by_text(array: pa.Array | pa.ChunkedArray) -> Counter[str]:
     """How many rows hold each text; nulls are left out.
 
     Args:
@@ -63,7 +63,7 @@ def rows_by_text(array: pa.Array | pa.ChunkedArray) -> dict[str, int]:
                 rows.update(_one_by_one(chunk.slice(start)))
                 break
             rows.update(found)
-    return dict(rows)
+    return rows
 
 
 def _one_by_one(block: pa.Array) -> dict[str, int]:
@@ -87,13 +87,10 @@ def _by_pairs(block: pa.Array, expected: _Expected) -> Counter[str] | None:
     held = np.zeros(len(expected.levels), dtype=np.int64)
     np.add.at(held, expected.ranks, counts[:, None])
     rows = Counter(dict(zip(expected.levels, held.tolist(), strict=True)))
-    if block.null_count:
-        rows[""] -= block.null_count  # nulls have no bytes either
     if others.size or len(block) % 2:
         rest = block.take(pa.array(np.r_[2 * others, 2 * others + 1, np.arange(2 * found.size, len(block))]))
-        rows[""] += rest.null_count  # these were not among the pairs
         rows.update(_one_by_one(rest))
-    return +rows
+    return +rows  # without the texts that were expected and did not come
 
 
 def _ends(block: pa.Array) -> NDArray[Any] | None:
@@ -102,17 +99,20 @@ def _ends(block: pa.Array) -> NDArray[Any] | None:
     ends = np.frombuffer(block.buffers()[1], dtype=kind)[block.offset : block.offset + len(block) + 1]
     if ends[-1] - ends[0] > _BYTES * len(block):
         return None
-    if block.null_count and np.diff(ends)[block.is_null().to_numpy(zero_copy_only=False)].any():
-        return None  # a null may have bytes that mean nothing
     return ends
 
 
 def _expected(chunk: pa.Array) -> _Expected | None:
     """None where it is better to look at row after row."""
-    if len(chunk) < _FEW or not (pa.types.is_string(chunk.type) or pa.types.is_large_string(chunk.type)):
+    # Telling a null from a text without bytes takes as long as is won.
+    if (
+        len(chunk) < _FEW
+        or chunk.null_count
+        or not (pa.types.is_string(chunk.type) or pa.types.is_large_string(chunk.type))
+    ):
         return None
     seen = pc.unique(chunk.take(pa.array(np.linspace(0, len(chunk) - 1, _SEEN).astype(np.int64))))
-    levels = sorted({text or "" for text in seen.to_pylist()})
+    levels = sorted(seen.to_pylist())
     if len(levels) > _LEVELS:
         return None
     coded = [level.encode() for level in levels]
