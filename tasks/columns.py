@@ -14,6 +14,8 @@ Kind = Literal["number", "category"]
 NULL_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "<na>", "-", "?"})
 """Words that stand for a missing number. In a column of words they may be words (NA is Namibia)."""
 
+_FIRST = 100
+
 _EXACT = 2**53
 """Largest whole number up to which float64 holds every one of them."""
 
@@ -78,7 +80,12 @@ def _days(values: pd.Series[Any]) -> pd.Series[Any]:
 
 def is_too_large(values: pd.Series[Any]) -> bool:
     """Whole numbers that float64 would round: identifiers, not amounts."""
-    if not pd.api.types.is_integer_dtype(values.dtype) or not values.notna().any():
+    if not pd.api.types.is_integer_dtype(values.dtype):
+        return False
+    if isinstance(values.dtype, np.dtype):  # has no nulls to look for
+        numbers = values.to_numpy()
+        return bool(numbers.size) and max(abs(int(numbers.min())), abs(int(numbers.max()))) > _EXACT
+    if not values.notna().any():
         return False
     return max(abs(int(values.min())), abs(int(values.max()))) > _EXACT
 
@@ -118,12 +125,15 @@ def meaning(levels: Iterable[Any], *, parse: bool) -> np.ndarray[Any, Any]:
         levels: As the source has them, of any type, without nulls.
         parse: Whether texts that all read as numbers are numbers.
     """
-    known = [_level(level) for level in levels]
+    given = list(levels)
+    texts = all(isinstance(level, str) for level in given)
+    known = [level if level.strip() else None for level in given] if texts else [_level(level) for level in given]
     if all(level is None or not isinstance(level, str) for level in known):
         return np.array([math.nan if level is None else float(level) for level in known], dtype=np.float64)
-    if parse and (parsed := _numbers(known)) is not None:
+    # A column of words mostly shows it in the first of them, and there may be a million.
+    if parse and not _has_a_word(known[:_FIRST]) and (parsed := _numbers(known)) is not None:
         return parsed
-    return _array([text_of(level) for level in known])
+    return _array(known if texts else [text_of(level) for level in known])
 
 
 def _array(texts: list[str | None]) -> np.ndarray[Any, Any]:
@@ -141,9 +151,19 @@ def _level(value: Any) -> Any:
     return str(value)
 
 
+def _has_a_word(levels: list[Any]) -> bool:
+    """Whether one of them says something that is no number."""
+    said = [level for level in levels if level is not None and not _is_null_word(level)]
+    return bool(pd.to_numeric(pd.Series(said, dtype=object), errors="coerce").isna().any())
+
+
+def _is_null_word(level: Any) -> bool:
+    return isinstance(level, str) and level.strip().lower() in NULL_WORDS
+
+
 def _numbers(levels: list[Any]) -> np.ndarray[Any, Any] | None:
     """The levels as numbers, or None when one of them is a word."""
-    words = [None if isinstance(level, str) and level.strip().lower() in NULL_WORDS else level for level in levels]
+    words = [None if _is_null_word(level) else level for level in levels]
     if all(word is None for word in words):
         return None if any(level is not None for level in levels) else np.full(len(levels), math.nan)
     parsed = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce").to_numpy(dtype=np.float64)

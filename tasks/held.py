@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.columns import Kind, codes_of, is_too_large, meaning, text_of, tidy
+from tasks.pairs import rows_by_text
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -157,6 +157,9 @@ class Levels:
         if known.dtype == np.float64:
             null = np.isnan(known)
             return ranked_levels(known[~null], rows[~null], self.nulls + int(rows[null].sum()))
+        named = dict(zip(known.tolist(), rows.tolist(), strict=True))
+        if len(named) == known.size:
+            return Words(named, self.nulls + named.pop(None, 0))
         words: Counter[str] = Counter()
         nulls = self.nulls
         for text, count in zip(known.tolist(), rows.tolist(), strict=True):
@@ -184,6 +187,8 @@ def ranked(values: NDArray[Any], *, own: bool = False) -> Ranked:
     """
     if (found := whole(values)) is not None:
         return found
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)  # sorting halves leaves a floating-point flag behind on some processors
     if own:
         values.sort()
     rows = values if own else np.sort(values)
@@ -207,12 +212,20 @@ def whole(values: NDArray[Any]) -> Ranked | None:
     low, high = int(values.min()), int(values.max())
     if high - low >= _SPREAD:
         return None
-    rows = np.zeros(high - low + 1, dtype=np.int64)
-    for start in range(0, values.size, _SPREAD):
-        block = values[start : start + _SPREAD].astype(np.int64, copy=False)
-        rows += np.bincount(block - low if low else block, minlength=rows.size)
+    if low >= 0 and high < _SPREAD:
+        low = 0  # taking it off would cost as much as counting
+    rows = _tallied(values, low, high - low + 1)
     seen = np.flatnonzero(rows)
     return ranked_levels((seen + low).astype(np.float64), rows[seen], 0)
+
+
+def _tallied(values: NDArray[Any], low: int, size: int) -> Counts:
+    """How many of the values are ``low``, one more, and so on, shape (size,)."""
+    rows, at_a_time = np.zeros(size, dtype=np.int64), max(size, _SPREAD)
+    for start in range(0, values.size, at_a_time):
+        block = values[start : start + at_a_time].astype(np.int64, copy=False)
+        rows += np.bincount(block - low if low else block, minlength=size)
+    return rows
 
 
 def ranked_levels(values: Floats, rows: Counts, nulls: int) -> Ranked:
@@ -265,6 +278,9 @@ def _is_small(dtype: Any) -> bool:
 
 
 def _levels(column: pd.Series[Any], reading: Reading) -> Levels:
+    if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
+        texts = pa.array(column)
+        return Levels(rows_by_text(texts), texts.null_count, reading)
     values, counts = _different(column)
     seen = counts > 0  # a category that no row holds is no level
     rows = dict(zip(values[seen], counts[seen].tolist(), strict=True))
@@ -274,15 +290,14 @@ def _levels(column: pd.Series[Any], reading: Reading) -> Levels:
 def _different(column: pd.Series[Any]) -> tuple[NDArray[Any], Counts]:
     """The different values and how many rows hold each, by the fastest way that the type has."""
     dtype = column.dtype
-    if isinstance(dtype, pd.StringDtype) and dtype.storage == "pyarrow":
-        found = pc.value_counts(pa.array(column))
-        values, counts = found.field("values"), found.field("counts").to_numpy()
-        known = values.is_valid().to_numpy(zero_copy_only=False)  # dropping the nulls first would copy the rows
-        return values.to_numpy(zero_copy_only=False)[known], counts[known]
     if pd.api.types.is_object_dtype(dtype):
         codes, values = pd.factorize(column.to_numpy())
         rows: Counts = np.bincount(codes + 1, minlength=len(values) + 1)[1:].astype(np.int64)
         return np.asarray(values), rows
+    if isinstance(dtype, pd.CategoricalDtype):
+        held = _tallied(column.cat.codes.to_numpy(), -1, len(dtype.categories) + 1)[1:]
+        seen = np.flatnonzero(held)  # making objects of categories that no row holds would cost more than counting
+        return np.asarray(dtype.categories[seen], dtype=object), held[seen]
     counted = column.value_counts(sort=False)
     return np.asarray(counted.index, dtype=object), np.asarray(counted, dtype=np.int64)
 

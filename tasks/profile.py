@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.bins import edges_of, fill, steps_at, steps_of
+from tasks.bins import edges_of, fill, fill_and_step, steps_of
 from tasks.columns import Kind
 from tasks.compute import each, pieces
 from tasks.decide.estimate import EDGES
@@ -237,16 +237,17 @@ def _empty(reference: ColumnProfile) -> ColumnProfile:
 
 
 def _count_numbers(values: Plain | Ranked, reference: ColumnProfile) -> ColumnProfile:
-    if reference.steps is not None and isinstance(values, Plain):
-        values = ranked(values.values)  # in their order everything else costs nothing
-    filled = fill(values, reference.edges)
+    if reference.steps is None:
+        filled, steps = fill(values, reference.edges), None
+    else:
+        filled, steps = fill_and_step(values, reference.edges, reference.steps.at)
     return replace(
         _empty(reference),
         counts=tuple(filled.counts.tolist()),
         nulls=filled.nulls,
         low=filled.low if math.isfinite(filled.low) else None,
         high=filled.high if math.isfinite(filled.high) else None,
-        steps=steps_at(values, reference.steps.at) if reference.steps and isinstance(values, Ranked) else None,
+        steps=steps,
     )
 
 
