@@ -130,10 +130,10 @@ def _alike(points: Floats, dtype: np.dtype[Any], towards: float) -> NDArray[Any]
     """Points in the type of floats, those that it does not have moved to the next one in a direction."""
     if dtype.itemsize > 4:
         return points
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # what is beyond the largest one is infinite
         found = points.astype(np.float32)
-    wrong = found > points if towards < 0 else found < points
-    return np.where(wrong, np.nextafter(found, np.float32(towards)), found)
+        wrong = found > points if towards < 0 else found < points
+        return np.where(wrong, np.nextafter(found, np.float32(towards)), found)
 
 
 @dataclass(frozen=True, slots=True)

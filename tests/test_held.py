@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
@@ -144,6 +144,7 @@ def test_only_the_columns_that_are_asked_for_are_read_and_progress_is_told(tmp_p
 
 
 @settings(max_examples=150, deadline=None)
+@example([-np.inf, 0.0], [float(np.nextafter(np.float64(np.finfo(np.float32).min), -np.inf))], np.float32)
 @given(
     st.lists(st.floats(width=32), max_size=40),
     st.lists(st.floats(width=64, allow_nan=False, allow_infinity=False), max_size=9, unique=True),
