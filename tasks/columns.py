@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 Kind = Literal["number", "category"]
 
@@ -55,7 +56,7 @@ def text_of(value: Any) -> str | None:
 
 def _tidy(values: pd.Series[Any], *, as_text: bool, parse: bool) -> pd.Series[Any]:
     values = values.reset_index(drop=True)
-    if isinstance(values.dtype, pd.CategoricalDtype):
+    if isinstance(values.dtype, pd.CategoricalDtype) or is_foreign(values.dtype):
         values = values.astype(object)
     if as_text:
         return _coded(values)
@@ -66,6 +67,14 @@ def _tidy(values: pd.Series[Any], *, as_text: bool, parse: bool) -> pd.Series[An
     if pd.api.types.is_numeric_dtype(values.dtype):  # booleans are numeric to pandas
         return _coded(values) if is_too_large(values) else _floats(values)
     return _from_objects(values, parse=parse)
+
+
+def is_foreign(dtype: Any) -> bool:
+    """A type of Arrow's that pandas takes for one of its own and cannot treat as such: a date, a dictionary."""
+    if not isinstance(dtype, pd.ArrowDtype):
+        return False
+    kind = dtype.pyarrow_dtype
+    return bool(pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_dictionary(kind))
 
 
 def _floats(values: pd.Series[Any]) -> pd.Series[Any]:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.columns import Kind, codes_of, is_too_large, meaning, text_of, tidy
+from tasks.columns import Kind, codes_of, is_foreign, is_too_large, meaning, text_of, tidy
 from tasks.pairs import rows_by_text
 
 Floats = NDArray[np.float64]
@@ -258,6 +258,8 @@ def parts(column: pd.Series[Any], reading: Reading | None = None) -> Plain | Lev
     if reading is not None:
         return _levels(column, reading)
     dtype = column.dtype
+    if is_foreign(dtype):
+        return _levels(column.astype(object), "words")
     if pd.api.types.is_object_dtype(dtype):
         return _levels(column, "words")
     if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(dtype):
