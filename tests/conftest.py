@@ -14,6 +14,9 @@ from xdist.scheduler import LoadFileScheduling
 os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true", PREFECT_SERVER_ANALYTICS_ENABLED="false")
 # Tests run several processes on few cores: more threads of one model only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing here speaks TLS, but every HTTP client that is made, Prefect's too, first reads the authorities that it would
+# believe: with all the world's 20 ms each time, in tests, servers and flow runs; with this one none.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("authority.pem"))
 
 from servers import MlflowServer, NotInstalled, Postgres, mlflow_server, postgres
 
