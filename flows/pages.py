@@ -99,7 +99,8 @@ def _pictures(report: Report, case: Case) -> tuple[tuple[Picture, ...], str | No
         return (), run_id
     from tasks.plots import pictures_of  # noqa: PLC0415  what shows no pictures need not import it
 
-    drawn = pictures_of(case.ledger, case.model, on_trail)  # the older ones for what became of them since
+    evidence = {one.evidence for one in own}
+    drawn = pictures_of(case.ledger, case.model, on_trail, only=evidence)  # the older ones for what became of them
     pictures = tuple(picture for one in own for picture in drawn.get(one.evidence or "", ()))
     # A watch that found nothing wrong does not import MLflow for the sake of a picture.
     if run_id is not None and pictures and (report.flow != "watch" or report.transition is not None):

@@ -7,7 +7,7 @@ picture that fails is a line in the log, and never stops a decision.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +71,9 @@ def pictures(dossier: Dossier, verdict: Verdict, subject: Subject) -> tuple[Pict
     return tuple(picture for picture in made if picture is not None)
 
 
-def pictures_of(ledger: Ledger, model: str, decisions: Sequence[Step | Decision]) -> dict[str, tuple[Picture, ...]]:
+def pictures_of(
+    ledger: Ledger, model: str, decisions: Sequence[Step | Decision], *, only: Collection[str | None] | None = None
+) -> dict[str, tuple[Picture, ...]]:
     """Digest of the evidence -> pictures of the newest verdict of each judge about each version.
 
     What cannot be read or drawn is left out: no story and no report fails for the sake of its pictures.
@@ -80,6 +82,7 @@ def pictures_of(ledger: Ledger, model: str, decisions: Sequence[Step | Decision]
         ledger: With the evidence.
         model: Registered name.
         decisions: In order, the newest last.
+        only: Digests of what is to be drawn; the other decisions are what was said before. None: everything.
     """
     newest: dict[tuple[str, str | None], Step | Decision] = {}
     earlier: dict[tuple[str, str | None], list[tuple[datetime, Verdict]]] = {}
@@ -93,6 +96,8 @@ def pictures_of(ledger: Ledger, model: str, decisions: Sequence[Step | Decision]
             newest[key] = one
     found: dict[str, tuple[Picture, ...]] = {}
     for key, one in newest.items():
+        if only is not None and one.evidence not in only:
+            continue
         subject = Subject(model=model, at=one.at, version=one.version, earlier=tuple(earlier.get(key, ())))
         room = _PICTURED - sum(map(len, found.values()))
         if (dossier := _dossier(ledger, one.evidence)) is not None and room > 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ from xdist.scheduler import LoadFileScheduling
 os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true", PREFECT_SERVER_ANALYTICS_ENABLED="false")
 # Tests run several processes on few cores: more threads of one model only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing here speaks TLS, but every HTTP client that is made, Prefect's too, first reads the authorities that it would
+# believe: with all the world's 20 ms each time, in tests, servers and flow runs; with this one none.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("authority.pem"))
 
+from prepared import mlflow_database, prefect_database, prepared
 from servers import MlflowServer, NotInstalled, Postgres, mlflow_server, postgres
 
 from tasks.stores import Stores
@@ -48,12 +53,13 @@ def _waits(item: pytest.Item) -> bool:
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh MLflow database: its migrations take seconds, a copy of it takes none."""
-    from mlflow import MlflowClient
+    return prepared(tmp_path_factory, "mlflow-template", mlflow_database) / "mlflow.db"
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    uri = f"sqlite:///{path}"
-    MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models(max_results=1)
-    return path
+
+@pytest.fixture(scope="session")
+def prefect_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh Prefect database, for every server that is not there to show how it begins."""
+    return prepared(tmp_path_factory, "prefect-template", prefect_database) / "prefect.db"
 
 
 @pytest.fixture
@@ -66,11 +72,17 @@ def stores(tmp_path: Path, mlflow_template: Path) -> Stores:
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A real Prefect API on a temporary database; half a minute to start, so there is one for the session."""
+def prefect_api(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> Iterator[None]:
+    """A real Prefect API on a temporary database; seconds to start, so there is one for the session."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=180):
+    folder = tmp_path_factory.mktemp("prefect")
+    shutil.copy(prefect_template, folder / "prefect-test.db")
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        # The harness makes itself a folder and has no other way to be given one with a database in it.
+        patch.setattr("prefect.testing.utilities.mkdtemp", lambda: str(folder))
+        stack.enter_context(prefect_test_harness(server_startup_timeout=180))
+        patch.undo()
         yield
 
 

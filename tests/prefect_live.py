@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,7 +121,7 @@ class Live:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
             "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "5",
-            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_CLIENT_MAX_RETRIES": "7",
             "PREFECT_WORKER_HEARTBEAT_SECONDS": "5",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
@@ -132,6 +133,11 @@ class Live:
             "BACKSTOP_RETRY_DELAYS": "1s,1s",
             **self.more,
         }
+
+    def begin_with(self, database: Path) -> None:
+        """Give the server a migrated database before it starts for the first time."""
+        (self.folder / "prefect").mkdir(exist_ok=True)
+        shutil.copy(database, self.folder / "prefect" / "prefect.db")
 
     def start_server(self) -> None:
         """Start it, and wait until it is healthy."""
@@ -239,6 +245,7 @@ class Live:
             lambda: self.flow_run(run_id)["state_type"] in FINAL,
             told=f"the run {run_id} did not end; worker: {self.worker.said()[-600:]}",
             seconds=seconds,
+            every=0.25,
         )
         return self.flow_run(run_id)
 
@@ -293,8 +300,6 @@ def named(deployment: Mapping[str, Any]) -> str:
 
 def recent_scene(home: Path, mlflow_template: Path) -> Scene:
     """A home with customers of the last sixty days and a policy: what happens there happens now."""
-    import shutil
-
     from scene import PER_DAY, Scene
 
     from rehearsal.churn import customers
@@ -309,15 +314,17 @@ def recent_scene(home: Path, mlflow_template: Path) -> Scene:
 
 
 @contextmanager
-def standing(folder: Path, mlflow_template: Path, **more: str) -> Iterator[Live]:
+def standing(folder: Path, mlflow_template: Path, prefect_template: Path, **more: str) -> Iterator[Live]:
     """A server with every deployment (nothing is scheduled), a worker, and version 1 of churn in Production.
 
     Args:
         folder: To keep everything in.
         mlflow_template: A migrated MLflow database.
+        prefect_template: A migrated Prefect database.
         more: Environment of server and worker.
     """
     live = Live(folder, recent_scene(folder / "home", mlflow_template), more=more)
+    live.begin_with(prefect_template)
     try:
         live.start_server()
         live.call("/work_pools/", "POST", name=POOL, type="process")

@@ -41,8 +41,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(what: Callable[[], object], *, told: str, seconds: float = _PATIENCE) -> None:
+def until(what: Callable[[], object], *, told: str, seconds: float = _PATIENCE, every: float = 0.05) -> None:
     """Wait until this neither raises nor answers with a falsehood.
+
+    Args:
+        what: Is asked again and again.
+        told: Of the error: what did not happen.
+        seconds: To wait at most.
+        every: Seconds between two questions; more where the answer costs the one that is waited for its processor.
 
     Raises:
         TimeoutError: When it never does; says what was waited for.
@@ -55,7 +61,7 @@ def until(what: Callable[[], object], *, told: str, seconds: float = _PATIENCE) 
                 return
         except Exception as error:  # noqa: BLE001  told when the patience is at its end
             last = error
-        time.sleep(0.05)
+        time.sleep(every)
     raise TimeoutError(f"{told} within {seconds:g} seconds: {last!r}") from last
 
 

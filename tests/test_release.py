@@ -337,10 +337,11 @@ def _fits(kind: str, value: Any, where: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def server(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> Iterator[Live]:
     """A Prefect server without a worker and without deployments."""
     folder = tmp_path_factory.mktemp("server")
     live = Live(folder, cast("Scene", SimpleNamespace(home=folder / "home")))
+    live.begin_with(prefect_template)
     try:
         live.start_server()
         yield live

@@ -1,4 +1,4 @@
-"""Scenes that several tests begin with. Each is made once, by the real flows, and copied for every test."""
+"""Scenes that several tests begin with. Each is made once in a run, by the real flows, and copied for every test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prepared import prepared
 from scene import CHANGED, FIRST, Scene, at_home, everybody
 
 if TYPE_CHECKING:
@@ -56,14 +57,16 @@ def first_scene(empty_scene: Scene, tmp_path_factory: pytest.TempPathFactory, pr
     from flows.retrain import retrain
     from flows.watch import watch
 
-    scene = empty_scene.copy(tmp_path_factory.mktemp("first") / "home")
-    with at_home(scene.home):
-        # A machine that is busy with other things is not what is tested: hence the two seconds.
-        full = scene.policy("full", gate={"latency": {"p99": "2s", "calls": 299}, "fresh_process": True})
-        assert scene.run(retrain, FIRST, policy=full).report.decision == "first-promoted"
-        scene.traffic(FIRST, FIRST + 1 / 48, requests=600)
-        assert scene.run(watch, FIRST + 1 / 48).report.decision == "healthy"
-    return scene
+    def make(folder: Path) -> None:
+        scene = empty_scene.copy(folder / "home")
+        with at_home(scene.home):
+            # A machine that is busy with other things is not what is tested: hence the two seconds.
+            full = scene.policy("full", gate={"latency": {"p99": "2s", "calls": 299}, "fresh_process": True})
+            assert scene.run(retrain, FIRST, policy=full).report.decision == "first-promoted"
+            scene.traffic(FIRST, FIRST + 1 / 48, requests=600)
+            assert scene.run(watch, FIRST + 1 / 48).report.decision == "healthy"
+
+    return Scene(prepared(tmp_path_factory, "first-scene", make) / "home")
 
 
 @pytest.fixture(scope="session")
@@ -71,11 +74,13 @@ def second_scene(first_scene: Scene, tmp_path_factory: pytest.TempPathFactory, p
     """The world changed, and version 2 replaced version 1 on day CHANGED; its watch has just begun."""
     from flows.retrain import retrain
 
-    scene = first_scene.copy(tmp_path_factory.mktemp("second") / "home")
-    with at_home(scene.home):
-        scene.traffic(CHANGED - 14, CHANGED)
-        assert scene.run(retrain, CHANGED).report.decision == "promoted"
-    return scene
+    def make(folder: Path) -> None:
+        scene = first_scene.copy(folder / "home")
+        with at_home(scene.home):
+            scene.traffic(CHANGED - 14, CHANGED)
+            assert scene.run(retrain, CHANGED).report.decision == "promoted"
+
+    return Scene(prepared(tmp_path_factory, "second-scene", make) / "home")
 
 
 @pytest.fixture(scope="session")
@@ -83,10 +88,12 @@ def waiting_scene(first_scene: Scene, tmp_path_factory: pytest.TempPathFactory, 
     """The world changed, version 2 passed the gate on day CHANGED and waits in Staging: no request was recorded."""
     from flows.retrain import retrain
 
-    scene = first_scene.copy(tmp_path_factory.mktemp("waiting") / "home")
-    with at_home(scene.home):
-        assert scene.run(retrain, CHANGED).report.decision == "waiting"
-    return scene
+    def make(folder: Path) -> None:
+        scene = first_scene.copy(folder / "home")
+        with at_home(scene.home):
+            assert scene.run(retrain, CHANGED).report.decision == "waiting"
+
+    return Scene(prepared(tmp_path_factory, "waiting-scene", make) / "home")
 
 
 @pytest.fixture

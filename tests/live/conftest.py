@@ -13,12 +13,12 @@ from rehearsal.screenshots import Browser, NoBrowser, browser, chromium
 
 
 @pytest.fixture(scope="package")
-def live(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[Live]:
+def live(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, prefect_template: Path) -> Iterator[Live]:
     """One for all tests of a process: every deployment, a worker, version 1 of churn in Production; nothing scheduled.
 
     What a test changes for the others (a schedule, a policy file, an automation) it takes back.
     """
-    with standing(tmp_path_factory.mktemp("live"), mlflow_template) as live:
+    with standing(tmp_path_factory.mktemp("live"), mlflow_template, prefect_template) as live:
         yield live
 
 

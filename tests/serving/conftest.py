@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prepared import prepared
 from shops import Server, Shop, serving
 
 from serving.loaded import Loader
@@ -16,19 +17,22 @@ from tasks.policy_file import load as load_policy
 @pytest.fixture(scope="session")
 def shop_template(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Shop:
     """Versions 1, 2 and 3 are trained; version 1 is in Production."""
-    home = tmp_path_factory.mktemp("shop") / "home"
-    home.mkdir()
-    shutil.copy(mlflow_template, home / "mlflow.db")
-    shop = Shop(home)
-    shop.begin()
-    for strength in (1.0, 0.5, 0.25):
-        shop.train(C=strength)
-    shop.move("promote", "1")
-    with shop.case().ledger as ledger:  # the copies that a gateway keeps: with them it starts without MLflow
-        loader = Loader(load_policy(shop.policy), shop.stores)
-        for version in ("1", "2", "3"):
-            loader.load(ledger, version)
-    return shop
+
+    def make(folder: Path) -> None:
+        home = folder / "home"
+        home.mkdir()
+        shutil.copy(mlflow_template, home / "mlflow.db")
+        shop = Shop(home)
+        shop.begin()
+        for strength in (1.0, 0.5, 0.25):
+            shop.train(C=strength)
+        shop.move("promote", "1")
+        with shop.case().ledger as ledger:  # the copies that a gateway keeps: with them it starts without MLflow
+            loader = Loader(load_policy(shop.policy), shop.stores)
+            for version in ("1", "2", "3"):
+                loader.load(ledger, version)
+
+    return Shop(prepared(tmp_path_factory, "shop", make) / "home")
 
 
 @pytest.fixture
