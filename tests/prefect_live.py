@@ -335,7 +335,7 @@ def standing(folder: Path, mlflow_template: Path, prefect_template: Path, **more
         assert first["state_name"] == "Promoted", (first["state"], live.worker.said())
         yield live
     finally:
-        live.worker.end()
+        live.worker.end(seconds=3)  # it would wait for what it runs, and nobody asks any more what comes of that
         live.server.end()
 
 
