@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tasks.held import Counts, Floats, Plain, Ranked, alike, ranked, whole
 from tasks.lattice import lattice
 from tasks.records import Steps
+from tasks.selection import at_ranks
 
 _BLOCK = 1 << 15
 """Rows counted at a time: they stay in the processor's cache while they are held against every edge."""
@@ -29,6 +30,8 @@ _MOST = float(np.finfo(np.float64).max)
 
 STEPS = 1024
 """Between two of them lies less than a thousandth of the reference, so no distance is missed by more than that."""
+
+_DECILES, _THOUSANDTHS = np.arange(1, 10) / 10, np.arange(STEPS + 1) / STEPS
 
 
 @dataclass(slots=True)
@@ -48,28 +51,70 @@ class Filled:
     high: float = -math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Between which numbers a reference is counted.
+
+    Attributes:
+        edges: See :func:`edges_of`.
+        points: See :func:`steps_of`; None: not asked for.
+    """
+
+    edges: tuple[float, ...]
+    points: tuple[float, ...] | None
+
+
+def outline(values: NDArray[Any], *, ks: bool) -> Outline | None:
+    """What the order of the numbers would tell, found without it; None where ordering them is quicker.
+
+    Args:
+        values: shape (n,), float or integer; NaN is a null.
+        ks: Steps are wanted too.
+    """
+    if values.size < _FEW or (ks and not _sorts_slowly()) or whole(values) is not None:
+        return None
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)
+    finite = values
+    if values.dtype.kind == "f" and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        finite = values[np.isfinite(values)]
+    if finite.size < _FEW:
+        return None
+    lowest = float(finite.min())
+    ranks = _ranks(finite.size, _DECILES)
+    if not ks:
+        return Outline(_edges(at_ranks(finite, ranks), lowest), None)
+    found = at_ranks(finite, np.concatenate((ranks, _ranks(finite.size, _THOUSANDTHS))))
+    below, above = (finite is not values and bool((values == end).any()) for end in (-np.inf, np.inf))
+    return Outline(_edges(found[: ranks.size], lowest), _points(found[ranks.size :], below, above))
+
+
 def edges_of(values: Ranked) -> tuple[float, ...]:
     """The deciles of the finite values, and a bin of its own for a value that fills a decile or more."""
     finite = _finite(values)
-    if not finite.present:
-        return ()
-    # Edges are values of the data themselves, so that a repeated value never lies astride of one.
-    unique, times = np.unique(_quantiles(finite, np.arange(1, 10) / 10), return_counts=True)
-    heavy = unique[(times > 1) | (unique == finite.values[0])]
-    below = np.nextafter(heavy, -np.inf)
-    return tuple(np.union1d(unique, below[np.isfinite(below)]).tolist())
+    return _edges(_quantiles(finite, _DECILES), float(finite.values[0])) if finite.present else ()
 
 
 def steps_of(values: Ranked) -> Steps:
     """The distribution function of the reference at 1,024 of its quantiles, and just before each."""
     finite = _finite(values)
-    points = _quantiles(finite, np.arange(STEPS + 1) / STEPS) if finite.present else np.zeros(0)
-    # Where the reference holds infinities, others may have values between them and its last finite one.
+    points = _quantiles(finite, _THOUSANDTHS) if finite.present else np.zeros(0)
     held = values.values
-    ends = [
-        end for end, infinite in ((-_MOST, np.isneginf(held[:1])), (_MOST, np.isposinf(held[-1:]))) if infinite.any()
-    ]
-    return steps_at(values, tuple(np.unique([*points, *ends]).tolist()))
+    return steps_at(values, _points(points, bool(np.isneginf(held[:1]).any()), bool(np.isposinf(held[-1:]).any())))
+
+
+def _edges(deciles: Floats, lowest: float) -> tuple[float, ...]:
+    # Edges are values of the data themselves, so that a repeated value never lies astride of one.
+    unique, times = np.unique(deciles, return_counts=True)
+    heavy = unique[(times > 1) | (unique == lowest)]
+    below = np.nextafter(heavy, -np.inf)
+    return tuple(np.union1d(unique, below[np.isfinite(below)]).tolist())
+
+
+def _points(quantiles: Floats, lowest: bool, highest: bool) -> tuple[float, ...]:
+    """Where the reference holds infinities, others may have values between them and its last finite one."""
+    ends = [-_MOST] * lowest + [_MOST] * highest
+    return tuple(np.unique([*quantiles, *ends]).tolist())
 
 
 def steps_at(values: Ranked, points: tuple[float, ...]) -> Steps:
@@ -88,8 +133,11 @@ def _finite(values: Ranked) -> Ranked:
 
 def _quantiles(finite: Ranked, shares: Floats) -> Floats:
     """Those of numpy's ``inverted_cdf``: values that occur, and never one between two."""
-    ranks = np.ceil(finite.present * shares - 1).clip(0).astype(np.int64)
-    return finite.at(ranks)
+    return finite.at(_ranks(finite.present, shares))
+
+
+def _ranks(size: int, shares: Floats) -> Counts:
+    return np.ceil(size * shares - 1).clip(0).astype(np.int64)
 
 
 def fill(values: Plain | Ranked, edges: Sequence[float]) -> Filled:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.bins import edges_of, fill, fill_and_step, steps_of
+from tasks.bins import edges_of, fill, fill_and_step, outline, steps_of
 from tasks.columns import Kind
 from tasks.compute import each, pieces
 from tasks.decide.estimate import EDGES
@@ -51,6 +51,9 @@ def describe_held(name: str, held: Held, *, ks: bool = False) -> ColumnProfile:
         ordered = sorted(held.rows.items(), key=lambda item: (-item[1], item[0]))
         levels = tuple(level for level, _ in ordered[:_CATEGORIES])
         return _count_words(held, ColumnProfile(name=name, kind="category", categories=levels))
+    if isinstance(held, Plain) and (seen := outline(held.values, ks=ks)) is not None:
+        steps = None if seen.points is None else Steps(at=seen.points, below=(), upto=())
+        return _count_numbers(held, ColumnProfile(name=name, kind="number", edges=seen.edges, steps=steps))
     values = held if isinstance(held, Ranked) else ranked(held.values)
     found = ColumnProfile(name=name, kind="number", edges=edges_of(values), steps=steps_of(values) if ks else None)
     return _count_numbers(values, found)

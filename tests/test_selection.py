@@ -1,0 +1,68 @@
+"""Selection: the values at ranks are those of an order of all values, and so are the profiles made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tasks import bins
+from tasks.held import Plain, ranked
+from tasks.profile import describe_held
+from tasks.selection import at_ranks
+
+ROWS = 70_001
+Draw = np.random.Generator
+
+SHAPES: dict[str, Callable[[Draw], NDArray[np.floating]]] = {
+    "normal": lambda draw: draw.normal(size=ROWS),
+    "single": lambda draw: draw.normal(size=ROWS).astype(np.float32),
+    "skewed": lambda draw: draw.lognormal(0, 5, ROWS),
+    "far ends": lambda draw: draw.standard_cauchy(ROWS),
+    "three values": lambda draw: draw.integers(0, 3, ROWS).astype(np.float64),
+    "one value": lambda _: np.full(ROWS, 0.1),
+    "mostly one value": lambda draw: np.where(draw.random(ROWS) < 0.97, 0.0, draw.normal(size=ROWS)),
+    "lowest fills a tenth": lambda draw: np.maximum(draw.normal(size=ROWS), 0.0),
+    "sorted": lambda draw: np.sort(draw.random(ROWS)),
+    "largest": lambda draw: (2 * draw.random(ROWS) - 1) * 1.7e308,
+    "smallest": lambda draw: draw.random(ROWS) * 1e-310,
+    "near": lambda draw: 1 + draw.integers(0, 50, ROWS) * 2.0**-52,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("ranks", [1, 9, 1025])
+def test_what_is_at_a_rank_is_what_an_order_has_there(shape: str, ranks: int) -> None:
+    values = SHAPES[shape](np.random.default_rng(5))
+    before, asked = values.copy(), np.linspace(0, ROWS - 1, ranks).astype(np.int64)
+    assert at_ranks(values, asked).tolist() == np.sort(values)[asked].astype(np.float64).tolist()
+    assert at_ranks(values, asked[::-1]).tolist() == at_ranks(values, asked).tolist()[::-1], "in any order"
+    assert np.array_equal(values, before)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spoilt", ["", "nulls", "infinities", "both"])
+@pytest.mark.parametrize("ks", [False, True])
+def test_a_profile_is_the_same_whether_its_rows_were_put_in_order_or_not(
+    shape: str, spoilt: str, ks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(6)
+    values = SHAPES[shape](draw)
+    if spoilt in {"infinities", "both"}:
+        values[draw.integers(0, ROWS, 40)] = math.inf
+        values[draw.integers(0, ROWS, 40)] = -math.inf
+    if spoilt in {"nulls", "both"}:
+        values[draw.random(ROWS) < 0.05] = math.nan
+    monkeypatch.setattr(bins, "_sorts_slowly", lambda: True)
+    assert bins.outline(values, ks=ks) is not None, "nothing is put in order"
+    assert describe_held("x", Plain(values), ks=ks) == describe_held("x", ranked(values), ks=ks)
+
+
+def test_few_rows_and_whole_numbers_that_can_be_counted_are_not_selected_from() -> None:
+    draw = np.random.default_rng(7)
+    for values in (draw.random(1000), draw.integers(0, 9, ROWS), np.full(ROWS, math.nan), np.full(ROWS, math.inf)):
+        assert bins.outline(values, ks=False) is None
+        assert describe_held("x", Plain(values)) == describe_held("x", ranked(values))
