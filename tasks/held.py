@@ -259,7 +259,7 @@ def parts(column: pd.Series[Any], reading: Reading | None = None) -> Plain | Lev
         return _levels(column, reading)
     dtype = column.dtype
     if is_foreign(dtype):
-        return _levels(column.astype(object), "words")
+        return _levels(column.astype(object), "parsed")
     if pd.api.types.is_object_dtype(dtype):
         return _levels(column, "words")
     if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(dtype):

@@ -51,6 +51,9 @@ COLUMNS: dict[str, pd.Series] = {
     "no value": pd.Series([math.nan] * 7),
     "Arrow's day": pd.Series([date(2026, 1, 1), None, date(2026, 1, 2)] * 2, dtype=pd.ArrowDtype(pa.date32())),
     "Arrow's dictionary": pd.Series(pd.arrays.ArrowExtensionArray(pa.array(["a", None, "b"] * 2).dictionary_encode())),
+    "Arrow's dictionary of numbers": pd.Series(
+        pd.arrays.ArrowExtensionArray(pa.array([3, None, 7] * 2).dictionary_encode())
+    ),
     "Arrow's whole numbers": pd.Series([1, None, 3, 3, 5], dtype=pd.ArrowDtype(pa.int64())),
     "Arrow's floats": pd.Series([1.5, None, 3, 3], dtype=pd.ArrowDtype(pa.float32())),
     "Arrow's text": pd.Series(["a", None, " ", "b", "a"], dtype=pd.ArrowDtype(pa.string())),
@@ -61,7 +64,7 @@ COLUMNS: dict[str, pd.Series] = {
 }
 
 
-NO_FILE = {"half", "Arrow's dictionary"}
+NO_FILE = {"half", "Arrow's dictionary", "Arrow's dictionary of numbers"}
 """Parquet has no such type, or pandas does not read what it wrote."""
 
 
