@@ -90,11 +90,12 @@ def _save_safely(policy: Policy, model: Any, described: dict[str, Any]) -> None:
     """Write the model with skops, once.
 
     MLflow, given the model, writes it again and loads it to see whether it can: for a forest of 100 MB that is more
-    than half of all that registering it costs, and the gate loads it in a fresh process anyway. So MLflow lays out the
+    than half of all that registering it costs, and the gate loads it in a fresh process. So MLflow lays out the
     folder around a model of no size, and the model's file takes its place.
 
     Raises:
-        TrainingError: When skops cannot write it, or it holds types that the policy does not trust.
+        TrainingError: When skops cannot write it, or read it where the gate will not try to, or it holds types that the
+            policy does not trust.
     """
     import mlflow.sklearn  # noqa: PLC0415  see save()
     from mlflow.models import Model  # noqa: PLC0415  see save()
@@ -125,6 +126,8 @@ def _written(policy: Policy, model: Any, file: Path) -> list[str]:
         skops.io.dump(model, file)
         found: list[str] = skops.io.get_untrusted_types(file=file)
         artifact.check(found, policy.training.trusted_types)
+        if not policy.gate.fresh_process:
+            skops.io.load(file, trusted=found)  # nobody else would see that it cannot be read again
     except artifact.UntrustedModel as error:
         raise TrainingError(f"training.serialization: {error}") from error
     except OSError:
@@ -132,7 +135,7 @@ def _written(policy: Policy, model: Any, file: Path) -> list[str]:
     except Exception as error:
         # skops raises whatever it meets in a model that it cannot describe.
         raise TrainingError(
-            f"training.serialization: skops cannot save this model: {type(error).__name__}: {error}; "
+            f"training.serialization: skops cannot save this model and read it again: {type(error).__name__}: {error}; "
             "build it of scikit-learn's own parts, or set `serialization: pickle` if you trust it"
         ) from error
     return found

@@ -359,6 +359,23 @@ def test_a_model_that_skops_may_not_hold_is_refused_at_training_and_not_at_loadi
     assert artifact.load(folder, trusted_types=("samples.Guess",)).answer == "yes"
 
 
+def test_a_model_that_cannot_be_read_again_is_refused_at_training_where_no_gate_would_try(
+    tmp_path: Path, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training_ = {"estimator": None, "trainer": "samples:train_guess", "params": {}, "trusted_types": ["samples.Guess"]}
+    tried, untried = policy(training=training_), policy(training=training_, gate={"fresh_process": False})
+    parts = divided(tried, tmp_path)
+    fitted = training.fit(tried, parts.train)
+
+    def broken(_self: object, _state: object) -> None:
+        raise RuntimeError("half of the state is missing")
+
+    monkeypatch.setattr(type(fitted.model), "__setstate__", broken, raising=False)
+    tracking.save(tried, fitted, parts, tmp_path / "tried")  # in the gate, in a fresh process
+    with pytest.raises(TrainingError, match=r"read it again: RuntimeError: half of the state"):
+        tracking.save(untried, fitted, parts, tmp_path / "untried")
+
+
 def test_pickle_is_written_only_when_the_policy_says_so(tmp_path: Path, stores: Stores) -> None:
     of = policy(training={"serialization": "pickle", "params": {"max_iter": 2}})
     parts = divided(of, tmp_path)
