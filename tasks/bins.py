@@ -78,7 +78,7 @@ def outline(values: NDArray[Any], *, ks: bool) -> Outline | None:
     finite = values
     if values.dtype.kind == "f" and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         finite = values[np.isfinite(values)]
-    if finite.size < _FEW:
+    if not finite.size or finite.size < _FEW:
         return None
     lowest = float(finite.min())
     ranks = _ranks(finite.size, _DECILES)
