@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,9 @@ NULL_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "<na>", "-", "?"})
 """Words that stand for a missing number. In a column of words they may be words (NA is Namibia)."""
 
 _FIRST = 100
+
+_DIGITS = 15
+"""Decimal digits that float64 holds, whatever they are."""
 
 _EXACT = 2**53
 """Largest whole number up to which float64 holds every one of them."""
@@ -78,7 +81,31 @@ def is_foreign(dtype: Any) -> bool:
 
 
 def _floats(values: pd.Series[Any]) -> pd.Series[Any]:
+    if isinstance(values.dtype, pd.ArrowDtype) and pa.types.is_decimal(values.dtype.pyarrow_dtype):
+        return pd.Series(of_decimals(pa.array(values)))
     return pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def of_decimals(values: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    """The float next to each, shape (n,): Arrow's own cast may be one off, and Python's takes a third of a microsecond.
+
+    Where neither the digits nor the power of ten are rounded, their quotient is rounded once, which is what is wanted
+    (Clinger 1990, section 3).
+    """
+    parts = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    return np.concatenate([np.zeros(0), *(_quotients(part) for part in parts)])
+
+
+def _quotients(values: pa.Array) -> np.ndarray[Any, Any]:
+    kind = values.type
+    if kind.precision > _DIGITS or not 0 <= kind.scale <= _DIGITS:
+        return np.array([math.nan if one is None else float(one) for one in values.to_pylist()], dtype=np.float64)
+    # Numbers of so few digits have them all in their lower half.
+    values = values.cast(pa.decimal128(kind.precision, kind.scale))
+    digits = np.frombuffer(values.buffers()[1], dtype="<i8")[::2]
+    found = digits[values.offset : values.offset + len(values)] / 10.0**kind.scale
+    found[values.is_null().to_numpy(zero_copy_only=False)] = math.nan
+    return np.asarray(found)
 
 
 def _days(values: pd.Series[Any]) -> pd.Series[Any]:
@@ -140,7 +167,7 @@ def meaning(levels: Iterable[Any], *, parse: bool) -> np.ndarray[Any, Any]:
     if all(level is None or not isinstance(level, str) for level in known):
         return np.array([math.nan if level is None else float(level) for level in known], dtype=np.float64)
     # A column of words mostly shows it in the first of them, and there may be a million.
-    if parse and not _has_a_word(known[:_FIRST]) and (parsed := _numbers(known)) is not None:
+    if parse and not says_a_word(known[:_FIRST]) and (parsed := _numbers(known)) is not None:
         return parsed
     return _array(known if texts else [text_of(level) for level in known])
 
@@ -160,8 +187,8 @@ def _level(value: Any) -> Any:
     return str(value)
 
 
-def _has_a_word(levels: list[Any]) -> bool:
-    """Whether one of them says something that is no number."""
+def says_a_word(levels: Sequence[Any]) -> bool:
+    """Whether one of the levels of a column says something that is no number, so that all of them are texts."""
     said = [level for level in levels if level is not None and not _is_null_word(level)]
     return bool(pd.to_numeric(pd.Series(said, dtype=object), errors="coerce").isna().any())
 

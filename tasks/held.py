@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tasks.columns import Kind, codes_of, is_foreign, is_too_large, meaning, text_of, tidy
 from tasks.pairs import rows_by_text
+from tasks.texts import Texts, many
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -109,8 +110,17 @@ class Words:
         """Rows with a text."""
         return sum(self.rows.values())
 
+    def most(self, few: int) -> tuple[str, ...]:
+        """The most frequent ones, the first in the alphabet among equals."""
+        ordered = sorted(self.rows.items(), key=lambda item: (-item[1], item[0]))
+        return tuple(level for level, _ in ordered[:few])
 
-Held = Plain | Ranked | Words
+    def of(self, levels: Sequence[str]) -> list[int]:
+        """How many rows hold each of some texts, which differ."""
+        return [self.rows.get(level, 0) for level in levels]
+
+
+Held = Plain | Ranked | Words | Texts
 
 
 def alike(points: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -244,6 +254,8 @@ def read(column: pd.Series[Any], *, text: bool = False) -> Held:
         column: Of any type.
         text: The policy says that its numbers are codes.
     """
+    if (texts := many(column, coded=text)) is not None:
+        return texts
     found = parts(column, "coded" if text else None)
     return found.held() if isinstance(found, Levels) else found
 
@@ -259,7 +271,7 @@ def parts(column: pd.Series[Any], reading: Reading | None = None) -> Plain | Lev
         return _levels(column, reading)
     dtype = column.dtype
     if is_foreign(dtype):
-        return _levels(column.astype(object), "parsed")
+        return _levels(column, "parsed")
     if pd.api.types.is_object_dtype(dtype):
         return _levels(column, "words")
     if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(dtype):
@@ -300,6 +312,10 @@ def _different(column: pd.Series[Any]) -> tuple[NDArray[Any], Counts]:
         held = _tallied(column.cat.codes.to_numpy(), -1, len(dtype.categories) + 1)[1:]
         seen = np.flatnonzero(held)  # making objects of categories that no row holds would cost more than counting
         return np.asarray(dtype.categories[seen], dtype=object), held[seen]
+    if is_foreign(dtype):
+        codes, found = pd.factorize(column)
+        foreign: Counts = np.bincount(codes + 1, minlength=len(found) + 1)[1:].astype(np.int64)
+        return np.asarray(found, dtype=object), foreign
     counted = column.value_counts(sort=False)
     return np.asarray(counted.index, dtype=object), np.asarray(counted, dtype=np.int64)
 

@@ -20,6 +20,7 @@ from tasks.compute import each, pieces
 from tasks.decide.estimate import EDGES
 from tasks.held import Floats, Held, Plain, Ranked, Words, ranked, read
 from tasks.records import ColumnProfile, Measurement, Profile, Scores, Span, Steps, Sureness, to_plain
+from tasks.texts import Texts
 
 PREDICTION = "(prediction)"
 """Name of the profile of a model's own answers."""
@@ -47,10 +48,8 @@ def _described(name: str, column: pd.Series[Any], ks: bool) -> ColumnProfile:
 
 def describe_held(name: str, held: Held, *, ks: bool = False) -> ColumnProfile:
     """The same of one column that was read (see :mod:`tasks.held`)."""
-    if isinstance(held, Words):
-        ordered = sorted(held.rows.items(), key=lambda item: (-item[1], item[0]))
-        levels = tuple(level for level, _ in ordered[:_CATEGORIES])
-        return _count_words(held, ColumnProfile(name=name, kind="category", categories=levels))
+    if isinstance(held, Words | Texts):
+        return _count_words(held, ColumnProfile(name=name, kind="category", categories=held.most(_CATEGORIES)))
     if isinstance(held, Plain) and (seen := outline(held.values, ks=ks)) is not None:
         steps = None if seen.points is None else Steps(at=seen.points, below=(), upto=())
         return _count_numbers(held, ColumnProfile(name=name, kind="number", edges=seen.edges, steps=steps))
@@ -91,7 +90,7 @@ def count_held(held: Held, reference: ColumnProfile) -> ColumnProfile:
     """The same of one column that was read (see :mod:`tasks.held`)."""
     if held.kind != reference.kind:
         return unlike(reference, held.kind, held.present, held.nulls)
-    return _count_words(held, reference) if isinstance(held, Words) else _count_numbers(held, reference)
+    return _count_numbers(held, reference) if isinstance(held, Plain | Ranked) else _count_words(held, reference)
 
 
 def unlike(reference: ColumnProfile, kind: Kind, present: int, nulls: int) -> ColumnProfile:
@@ -254,8 +253,8 @@ def _count_numbers(values: Plain | Ranked, reference: ColumnProfile) -> ColumnPr
     )
 
 
-def _count_words(words: Words, reference: ColumnProfile) -> ColumnProfile:
-    counts = [words.rows.get(level, 0) for level in reference.categories]
+def _count_words(words: Words | Texts, reference: ColumnProfile) -> ColumnProfile:
+    counts = words.of(reference.categories)
     return replace(_empty(reference), counts=(*counts, words.present - sum(counts)), nulls=words.nulls)
 
 

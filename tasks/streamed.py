@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tasks.columns import is_too_large
+from tasks.columns import is_too_large, of_decimals
 from tasks.held import Held, Levels, Plain, Reading, parts, ranked
 from tasks.profile import count_held, describe_held, merge, unlike
 from tasks.records import ColumnProfile
+from tasks.texts import Texts, differ, texts_of, together
 
 Progress = Callable[[int, int, str], None]
 
@@ -108,19 +109,30 @@ class _Column:
         self.file, self.name = file, name
         self.rows: int = file.metadata.num_rows
         self._reading: Reading | None = "coded" if text else None
-        self._floats = False
-        if not text and pa.types.is_integer(file.schema_arrow.field(name).type):
-            self._look()
+        self._floats = self._texts = False
+        kind = file.schema_arrow.field(name).type
+        if pa.types.is_integer(kind):
+            self._look(text=text)
+        elif pa.types.is_dictionary(kind):
+            first = next(self._arrays(), None)
+            self._texts = first is not None and differ(first.cast(pa.large_string()), coded=text)
 
-    def _look(self) -> None:
+    def _look(self, *, text: bool) -> None:
         """What no single batch of whole numbers tells: a null anywhere makes floats of them, as in pandas.
 
         One that is too large makes codes of all of them.
         """
         arrays = list(self._bounds())
-        self._floats = any(array.null_count for array in arrays)
-        if not self._floats and any(is_too_large(array.to_pandas()) for array in arrays):
-            self._reading = "codes"
+        rounded = any(array.null_count for array in arrays) and not self._has_nulls_of_its_own()
+        large = any(is_too_large(array.drop_null().to_pandas()) for array in arrays)
+        self._texts = not rounded and (text or large)
+        self._floats = not text and not self._texts and any(array.null_count for array in arrays)
+
+    def _has_nulls_of_its_own(self) -> bool:
+        """Whether pandas wrote the column from a type that holds whole numbers and nulls, and reads it as one."""
+        told = (self.file.schema_arrow.pandas_metadata or {}).get("columns", [])
+        kind = next((one.get("numpy_type", "") for one in told if one.get("field_name") == self.name), "")
+        return kind.startswith(("Int", "UInt")) or kind.endswith("[pyarrow]")
 
     def _bounds(self) -> Iterator[pa.Array]:
         """Arrays that have the extremes and the nulls of the column; what the file says of them, or else the rows."""
@@ -139,9 +151,15 @@ class _Column:
         for batch in self.file.iter_batches(BATCH, columns=[self.name], use_threads=False):
             yield batch.column(0)
 
-    def parts(self) -> Iterator[Plain | Levels]:
+    def parts(self) -> Iterator[Plain | Levels | Texts]:
         """Batch by batch."""
         for array in self._arrays():
+            if self._texts:
+                yield texts_of(array.cast(pa.large_string()))
+                continue
+            if self._reading is None and pa.types.is_decimal(array.type):
+                yield Plain(of_decimals(array))  # as objects of Python's each takes a microsecond
+                continue
             column: pd.Series[Any] = (array.cast(pa.float64(), safe=False) if self._floats else array).to_pandas()
             reading = self._reading
             if reading is None and pd.api.types.is_object_dtype(column.dtype):
@@ -152,21 +170,38 @@ class _Column:
 def _held(column: _Column) -> Held:
     """All of a column: of levels how often each occurs, of numbers every one, in order."""
     values: NDArray[np.float64] | None = None
+    texts: list[Texts] = []
     place, levels = 0, None
     for part in column.parts():
+        if isinstance(part, Texts):
+            texts.append(part)
+            # Bringing them together now and then keeps what is held small, and costs little beside reading them.
+            if sum(len(one.values) for one in texts[1:]) > max(BATCH, len(texts[0].values)):
+                texts = [_fitting(column.name, texts)]
+            continue
         if isinstance(part, Levels):
             levels = _added(levels, part)
-            if len(levels.rows) > MOST:
-                raise ValueError(
-                    f"column {column.name!r} has more than {MOST:,} different texts; it names rows: leave it out"
-                )
+            _check(column.name, len(levels.rows))
             continue
         values = np.empty(column.rows) if values is None else values
         values[place : place + part.values.size] = part.values
         place += part.values.size
+    if texts:
+        return _fitting(column.name, texts)
     if levels is not None:
         return levels.held()
     return ranked(np.zeros(0) if values is None else values, own=True)
+
+
+def _fitting(name: str, texts: list[Texts]) -> Texts:
+    found = together(texts)
+    _check(name, len(found.values))
+    return found
+
+
+def _check(name: str, different: int) -> None:
+    if different > MOST:
+        raise ValueError(f"column {name!r} has more than {MOST:,} different texts; it names rows: leave it out")
 
 
 def _added(first: Levels | None, second: Levels) -> Levels:
@@ -178,18 +213,18 @@ def _added(first: Levels | None, second: Levels) -> Levels:
 
 
 def _counted(column: _Column, reference: ColumnProfile) -> ColumnProfile:
-    found, levels, present, nulls = None, None, 0, 0
+    found, levels, present, nulls, kind = None, None, 0, 0, reference.kind
     for part in column.parts():
         if isinstance(part, Levels):
             levels = _fewer(_added(levels, part), reference)
-        elif reference.kind == "number":
+        elif part.kind == reference.kind:
             one = count_held(part, reference)
             found = one if found is None else merge(found, one)
         else:
-            present, nulls = present + part.present, nulls + part.nulls
+            present, nulls, kind = present + part.present, nulls + part.nulls, part.kind
     if levels is not None:
         return count_held(levels.held(), reference)
-    return unlike(reference, "number", present, nulls) if found is None else found
+    return unlike(reference, kind, present, nulls) if found is None else found
 
 
 def _fewer(levels: Levels, reference: ColumnProfile) -> Levels:

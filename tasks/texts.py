@@ -1,0 +1,194 @@
+"""Texts: a column of so many different texts that asking for a few of them takes less than telling all of them apart.
+
+Counting such a column against a reference asks for the hundred texts that the reference names, however many others
+there are; only describing it has to find the most frequent ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tasks.columns import Kind, codes_of, is_foreign, is_too_large, says_a_word
+
+Counts = NDArray[np.int64]
+
+_LEAST = 1 << 14
+"""Rows below which telling them apart takes no time worth saving."""
+_SEEN = 1 << 10
+"""Rows that are looked at to know whether most of them differ."""
+_MANY, _MOST = _SEEN // 4, _SEEN * 3 // 4
+"""Different texts among them from which on there are many; of Python's objects, which first have to be brought
+together, from which on it is most."""
+_FIRST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts that stay texts.
+
+    Attributes:
+        values: shape (k,), of a string type; a null holds nothing.
+        rows: shape (k,), how many rows hold each; None: each is one row.
+        nulls: Rows that hold none.
+    """
+
+    kind: ClassVar[Kind] = "category"
+    values: pa.Array
+    rows: Counts | None
+    nulls: int
+
+    @property
+    def present(self) -> int:
+        """Rows with a text."""
+        return (len(self.values) if self.rows is None else int(self.rows.sum())) - self.nulls
+
+    def apart(self) -> Texts:
+        """The different ones, and how many rows hold each."""
+        if self.rows is None:
+            found = pc.value_counts(self.values)
+            return Texts(found.field("values"), found.field("counts").to_numpy(), self.nulls)
+        table = pa.table({"text": self.values, "rows": self.rows}).group_by("text").aggregate([("rows", "sum")])
+        return Texts(_joined(table["text"]), table["rows_sum"].to_numpy(), self.nulls)
+
+    def most(self, few: int) -> tuple[str, ...]:
+        """The most frequent ones, the first in the alphabet among equals."""
+        one = self.apart() if self.rows is None else self
+        table = pa.table({"text": one.values, "rows": one.rows})
+        table = table.filter(pc.and_(pc.is_valid(table["text"]), pc.greater(table["rows"], 0)))
+        order = pc.select_k_unstable(table, few, sort_keys=[("rows", "descending"), ("text", "ascending")])
+        return tuple(table["text"].take(order).to_pylist())
+
+    def of(self, levels: Sequence[str]) -> list[int]:
+        """How many rows hold each of some texts, which differ."""
+        places = pc.index_in(self.values, value_set=pa.array(levels, self.values.type)).fill_null(len(levels))
+        counted = np.bincount(places.to_numpy(), weights=self.rows, minlength=len(levels) + 1)
+        return [round(count) for count in counted[: len(levels)].tolist()]
+
+
+def together(parts: Sequence[Texts]) -> Texts:
+    """The different texts of several parts of a column.
+
+    Args:
+        parts: At least one.
+    """
+    values = pa.concat_arrays([part.values.cast(pa.large_string()) for part in parts])
+    rows = [np.ones(len(part.values), dtype=np.int64) if part.rows is None else part.rows for part in parts]
+    return Texts(values, np.concatenate(rows), sum(part.nulls for part in parts)).apart()
+
+
+def many(column: pd.Series[Any], *, coded: bool = False) -> Texts | None:
+    """A column of many different texts, without telling them apart.
+
+    Args:
+        column: As a source gave it, or tidy.
+        coded: Its values are codes, because the policy says so.
+
+    Returns:
+        None for any other column, for one of few rows, and where only all of its values together tell what they mean.
+    """
+    dtype = column.dtype
+    if len(column) < _LEAST or is_foreign(dtype):
+        return None
+    if pd.api.types.is_integer_dtype(dtype):
+        return _of_whole(column, coded=coded)
+    if pd.api.types.is_object_dtype(dtype):
+        return None if coded else _of_objects(column.to_numpy())
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _of_categories(column, coded=coded)
+    if pd.api.types.is_string_dtype(dtype):
+        texts = _arrow(column)
+        return None if texts is None else _of_texts(texts, None, coded=coded)
+    return None
+
+
+def _of_whole(column: pd.Series[Any], *, coded: bool) -> Texts | None:
+    """Identifiers: whole numbers that a float cannot hold, or that the policy calls codes."""
+    seen = column.iloc[_spread(len(column))]
+    if not is_too_large(seen) and not (coded and seen.nunique() >= _MOST):
+        return None
+    texts = _joined(pa.array(column)).cast(pa.large_string())
+    return Texts(texts, None, texts.null_count)
+
+
+def _of_objects(values: NDArray[Any]) -> Texts | None:
+    """As :func:`tasks.columns.tidy` leaves them: str and None, and every text counts."""
+    seen = values[_spread(len(values))].tolist()
+    if len({one for one in seen if isinstance(one, str)}) < _MOST:
+        return None
+    texts = _arrow(values)
+    return None if texts is None else Texts(texts, None, texts.null_count)
+
+
+def _of_categories(column: pd.Series[Any], *, coded: bool) -> Texts | None:
+    categories = column.cat.categories
+    if len(categories) < _MANY or (texts := _arrow(categories)) is None:
+        return None
+    codes = column.cat.codes.to_numpy().astype(np.int64)
+    codes[codes < 0] = len(texts)  # a null is the last of them
+    rows: Counts = np.bincount(codes, minlength=len(texts) + 1).astype(np.int64)
+    return _of_texts(pa.concat_arrays([texts, pa.nulls(1, texts.type)]), rows, coded=coded)
+
+
+def _of_texts(texts: pa.Array, rows: Counts | None, *, coded: bool) -> Texts | None:
+    held = texts if rows is None else texts.filter(pa.array(rows > 0))
+    return texts_of(texts, rows) if differ(held, coded=coded) else None
+
+
+def differ(texts: pa.Array, *, coded: bool = False) -> bool:
+    """Whether some rows of a column show that it has many different texts, and that all of them stay texts.
+
+    Args:
+        texts: shape (k,), of a string type.
+        coded: They are codes.
+    """
+    seen = pc.unique(texts.take(pa.array(_spread(len(texts))))).drop_null().to_pylist()
+    said = [text for text in seen if text.strip()]
+    if len(said) < _MANY:
+        return False
+    some = said[:_FIRST]
+    # One that is no number makes texts of all, and one that is no whole number leaves all codes as they are written.
+    return codes_of(some).tolist() == some if coded else says_a_word(some)
+
+
+def texts_of(texts: pa.Array, rows: Counts | None = None) -> Texts:
+    """All of them; a blank one holds nothing.
+
+    Args:
+        texts: shape (k,), of a string type.
+        rows: See :class:`Texts`.
+    """
+    blank = pc.or_(pc.utf8_is_space(texts), pc.equal(pc.binary_length(texts), 0))
+    if pc.any(blank).as_py():
+        texts = pc.if_else(blank, pa.scalar(None, texts.type), texts)
+    none = texts.null_count if rows is None else int(rows[texts.is_null().to_numpy(zero_copy_only=False)].sum())
+    return Texts(texts, rows, none)
+
+
+def _arrow(values: Any) -> pa.Array | None:
+    """None where others are among the texts, or half a character."""
+    try:
+        found = pa.array(values, from_pandas=True)
+    except (pa.ArrowException, UnicodeError):
+        return None
+    return _joined(found) if pa.types.is_string(found.type) or pa.types.is_large_string(found.type) else None
+
+
+def _joined(found: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if not isinstance(found, pa.ChunkedArray):
+        return found
+    if pa.types.is_string(found.type):
+        found = found.cast(pa.large_string())  # all together are longer than short offsets may reach
+    return pa.concat_arrays(found.chunks)
+
+
+def _spread(size: int) -> NDArray[np.int64]:
+    """Places of some rows, from the first to the last."""
+    return np.linspace(0, size - 1, min(size, _SEEN)).astype(np.int64)
