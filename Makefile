@@ -17,7 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 ARGS = $(if $(POLICY),--policy "$(POLICY)") $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := setup
-.PHONY: setup help up down status serve demo replay backtest history trail test prove bench lint format docs lock clean mlflow-ui prefect-ui
+.PHONY: setup help up down status serve demo replay backtest drift history trail test prove bench lint format docs lock clean mlflow-ui prefect-ui
 
 setup: $(STAMP) ## Make .venv with the locked packages (the default)
 	@echo "Ready. 'make demo' shows one model's way there and back, 'make help' lists everything else."
@@ -72,6 +72,10 @@ replay: $(STAMP) ## Play history through a policy and see what it would have dec
 
 backtest: $(STAMP) ## Play history through a policy in memory, over a grid (POLICY=, DATA=, GRID="triggers.age=30d,90d")
 	@$(BIN)/python -m rehearsal.backtest $(ARGS) $(if $(GRID),--grid "$(GRID)")
+
+drift: $(STAMP) ## Which columns of a file have drifted (RECENT=, REFERENCE= an older file, or POLICY= what is in Production)
+	@$(BIN)/python -m tasks.drift "$(RECENT)" $(if $(REFERENCE),--reference "$(REFERENCE)") \
+	$(if $(POLICY),--policy "$(POLICY)") $(if $(DROP),--drop "$(DROP)")
 
 history: $(STAMP) ## Who served, since when, decided by what, and is the ledger intact (MODEL=, AT=)
 	$(BIN)/python -m tasks.audit "$(MODEL)" $(if $(AT),--at "$(AT)")

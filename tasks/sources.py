@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -111,21 +111,34 @@ def read(data: Data, *, start: datetime, end: datetime, environment: Mapping[str
 
 
 def _from_file(data: Data, path: Path) -> pd.DataFrame:
+    return read_file(path, text={*data.categorical, *(set(data.key) & set(data.drop))})
+
+
+def read_file(path: Path, *, text: Collection[str] = (), place: str = "data.source") -> pd.DataFrame:
+    """The rows of a Parquet or CSV file.
+
+    Args:
+        path: Of the file.
+        text: Columns of a CSV that stay text although they look like numbers.
+        place: Who named the file, for the error.
+
+    Raises:
+        DataError: When it is not there or cannot be read.
+    """
     if not path.is_file():
-        raise DataError(f"data.source: there is no file {path}; correct the path, or put the file there")
+        raise DataError(f"{place}: there is no file {path}; correct the path, or put the file there")
     import pandas as pd  # noqa: PLC0415  a tally of the rows needs none
 
-    as_text = {*data.categorical, *(set(data.key) & set(data.drop))}
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         # Only an empty field is a null here: "NA" may be a word, and tidy() knows which columns hold numbers.
         return pd.read_csv(
-            path, keep_default_na=False, na_values=[""], low_memory=False, dtype=dict.fromkeys(as_text, str)
+            path, keep_default_na=False, na_values=[""], low_memory=False, dtype=dict.fromkeys(text, str)
         )
     except (OSError, ValueError) as error:  # the parsers' errors are ValueErrors, arrow's too
         kind = "Parquet" if path.suffix == ".parquet" else "CSV with a header line, in UTF-8"
-        raise DataError(f"data.source: {path} cannot be read: {error}; it must be {kind}") from error
+        raise DataError(f"{place}: {path} cannot be read: {error}; it must be {kind}") from error
 
 
 def _from_loader(path: str, start: datetime, end: datetime) -> pd.DataFrame:

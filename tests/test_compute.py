@@ -48,8 +48,11 @@ def scheduler() -> Iterator[str]:
     finally:
         for process in reversed(begun):
             process.terminate()
-        for process in begun:
-            process.wait(20)
+            try:
+                process.wait(20)  # a worker says goodbye to its scheduler, which is to be there until it has
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _begun(arguments: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:

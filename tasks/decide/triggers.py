@@ -174,43 +174,7 @@ def _drift(signals: Signals, rules: DriftTrigger) -> Finding:
         raise Unmeasurable("no recent inputs were read")
     if not reference:
         raise Unmeasurable("the reference profile has no columns")
-    columns = drift.judge_columns(reference, signals.recent, rules)
-    drifted = [column for column in columns if column.outcome == "breach"]
-    unknown = [column for column in columns if column.outcome == "unknown"]
-    total, limit = len(columns), rules.share_of_features
-    share = len(drifted) / total
-    outcome: Outcome = "ok"
-    if share > limit:
-        outcome = "breach"
-    elif len(unknown) == total or (len(drifted) + len(unknown)) / total > limit:
-        outcome = "unknown"
-    return Finding(
-        name="drift",
-        outcome=outcome,
-        reason=_drift_sentence(drifted, unknown, total, rules),
-        value=share,
-        threshold=limit,
-        n=max((column.n or 0 for column in columns), default=0),
-        urgency=None if outcome != "breach" else "high" if share >= min(1.0, 2 * limit) else "medium",
-        evidence={
-            "features": [column.name for column in drifted],
-            "unknown_features": [column.name for column in unknown],
-            "columns": [
-                {"name": c.name, "outcome": c.outcome, "psi": c.value, "reason": c.reason, **c.evidence}
-                for c in columns
-            ],
-        },
-    )
-
-
-def _drift_sentence(drifted: list[Finding], unknown: list[Finding], total: int, rules: DriftTrigger) -> str:
-    share = phrase.number(len(drifted) / total)
-    said = f"{len(drifted)} of {total} features drifted ({share}, limit {phrase.number(rules.share_of_features)})"
-    if drifted:
-        said += f": {phrase.listing([column.name for column in drifted])}"
-    if unknown:
-        said += f"; {len(unknown)} could not be judged, such as {unknown[0].reason}"
-    return said
+    return drift.judge(reference, signals.recent, rules)
 
 
 def _performance(signals: Signals, rules: PerformanceTrigger) -> Finding:

@@ -1,0 +1,346 @@
+"""Drift: which columns of a file are not what they were, in an older file or when what is in Production was trained.
+
+``python -m tasks.drift july.parquet --reference june.parquet`` compares two files; with ``--policy churn`` the columns
+and the limits are those of the policy, and without ``--reference`` the rows are held against the profile of the version
+in Production. It is the judgement of the trigger ``drift``, asked by hand. Parquet is read in batches, so a file need
+not fit into memory. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from tasks import policy_file
+from tasks import profile as profiles
+from tasks.decide import drift, phrase
+from tasks.ledger import Ledger
+from tasks.policy import Data, DriftTrigger, Policy
+from tasks.policy_problem import near
+from tasks.records import ColumnProfile, Finding, Outcome, to_plain
+from tasks.sources import DataError, read_file
+from tasks.stores import Stores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tasks.streamed import Progress as Told
+
+_MARKS: dict[Outcome, str] = {"ok": "green", "breach": "red", "unknown": "yellow"}
+_WORDS: dict[Outcome, str] = {"ok": "as it was", "breach": "drifted", "unknown": "unknown"}
+_CODES: dict[Outcome, int] = {"ok": 0, "breach": 1, "unknown": 3}
+_SHOWN = 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """What became of the columns.
+
+    Attributes:
+        finding: That of the trigger: whether more of them have moved than may.
+        columns: One for each of the reference, what matters most first.
+        against: What the rows were held against, in words.
+        notes: What was not compared, one sentence each.
+    """
+
+    finding: Finding
+    columns: tuple[Finding, ...]
+    against: str
+    notes: tuple[str, ...]
+
+
+def compare(
+    recent: Path,
+    reference: Path | None = None,
+    *,
+    policy: Policy | None = None,
+    stores: Stores | None = None,
+    drop: Sequence[str] = (),
+    ks: bool = False,
+    progress: Told | None = None,
+) -> Comparison:
+    """Hold the rows of a file against those of an older one, or against the profile of the version in Production.
+
+    Args:
+        recent: Parquet or CSV.
+        reference: The older one; None: the profile, which takes a policy and stores.
+        policy: Whose columns and limits count; None: all columns, and the limits that a policy has by default.
+        stores: Where the ledger is.
+        drop: Columns that are left out besides.
+        ks: Tell each number's Kolmogorov-Smirnov distance too; from a profile where it was kept.
+        progress: Told (columns done, all of them, what is done).
+
+    Raises:
+        DataError: For a file that cannot be read or has none of the columns, and where there is no profile.
+    """
+    rules = (policy.triggers.drift if policy else None) or DriftTrigger()
+    text = () if policy is None else policy.data.categorical
+    new, old = _opened(recent, reference, text)
+    told = progress or (lambda _done, _total, _what: None)
+    apart = {*drop, *(() if policy is None else _apart(policy.data))}
+    nested = {*new.nested, *(() if old is None else old.nested)}
+    if old is None:
+        known, against = _in_production(policy, stores)
+        known = tuple(column for column in known if column.name not in apart)
+    else:
+        _refuse_unknown(drop, (*old.names, *new.names, *nested))
+        wanted = [name for name in old.names if name not in apart]
+        known, against = old.describe(wanted, text, ks=ks or rules.ks, told=told), old.path.name
+    if not known:
+        raise DataError(f"no column of {against} is left to compare; drop fewer of them")
+    found = new.count(known, text, told=told)
+    names, notes = {column.name for column in known}, []
+    if nested - apart:
+        notes.append(f"not compared, since what they hold is no single value: {phrase.listing(sorted(nested - apart))}")
+    added = [name for name in new.names if name not in names and name not in apart]
+    if added:
+        notes.append(f"{recent.name} has columns that {against} does not have: {phrase.listing(added)}")
+    columns = drift.judge_columns(known, found, rules)
+    return Comparison(finding=drift.judge(known, found, rules), columns=columns, against=against, notes=tuple(notes))
+
+
+def _opened(recent: Path, reference: Path | None, text: Sequence[str]) -> tuple[_File, _File | None]:
+    """Both, or everything that is wrong with them."""
+    found: list[_File | None] = []
+    problems: list[str] = []
+    for path in (recent, reference):
+        try:
+            found.append(None if path is None else _File.opened(path, text))
+        except DataError as error:
+            problems += error.problems
+    if problems or found[0] is None:
+        raise DataError(*problems)
+    return found[0], found[1]
+
+
+def _apart(data: Data) -> set[str]:
+    return {data.target, *data.drop, *(() if data.time_column is None else (data.time_column,))}
+
+
+def _refuse_unknown(drop: Sequence[str], there: Sequence[str]) -> None:
+    problems = [f"--drop: there is no column {name!r}{near(name, there)}" for name in drop if name not in there]
+    if problems:
+        raise DataError(*problems)
+
+
+def _in_production(policy: Policy | None, stores: Stores | None) -> tuple[tuple[ColumnProfile, ...], str]:
+    if policy is None or stores is None:
+        raise DataError("there is nothing to compare with; name an older file (--reference) or a policy (--policy)")
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="backstop-")))
+        # To look into a ledger that is not there must not make one.
+        ledger = stack.enter_context(Ledger.open(stores.rehearsed(scratch).ledger))
+        version = ledger.standing(policy.model).production
+        stored = None if version is None else ledger.profile(policy.model, version)
+    if stored is None:
+        what = "nothing is in Production" if version is None else f"version {version} has no profile"
+        raise DataError(
+            f"{policy.model}: {what}, so there is nothing to compare with; name an older file (--reference)"
+        )
+    return profiles.from_plain(stored).columns, f"what version {version} of {policy.model} was trained on"
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of rows.
+
+    Attributes:
+        path: Of it.
+        names: Columns that can be counted.
+        nested: Those that cannot: they hold lists, or bytes.
+        frame: The rows of a CSV; those of Parquet are read when they are counted.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    nested: tuple[str, ...] = ()
+    frame: pd.DataFrame | None = None
+
+    @classmethod
+    def opened(cls, path: Path, text: Sequence[str]) -> _File:
+        """Looked into; ``text`` stays text in a CSV although it looks like numbers.
+
+        Raises:
+            DataError: When it cannot be read.
+        """
+        if path.suffix != ".parquet":
+            frame = read_file(path, text=text, place="file").rename(columns=str)
+            return cls(path, tuple(frame.columns), (), frame)
+        import pyarrow as pa  # noqa: PLC0415  a CSV needs none
+        import pyarrow.parquet as pq  # noqa: PLC0415  see above
+
+        try:
+            schema = pq.read_schema(path)
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(path, error) from error
+        nested = tuple(one.name for one in schema if pa.types.is_nested(one.type) or pa.types.is_binary(one.type))
+        index = [one for one in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(one, str)]
+        names = tuple(one for one in schema.names if one not in nested and one not in index)
+        return cls(path, names, nested)
+
+    def describe(self, names: Sequence[str], text: Sequence[str], *, ks: bool, told: Told) -> tuple[ColumnProfile, ...]:
+        """As a reference."""
+        if self.frame is not None:
+            return profiles.describe(_tidied(self.frame[list(names)], text), ks=ks)
+        from tasks import streamed  # noqa: PLC0415  a CSV needs none
+
+        with _readable(self.path):
+            return streamed.describe(self.path, list(names), text=text, ks=ks, progress=told)
+
+    def count(
+        self, reference: Sequence[ColumnProfile], text: Sequence[str], *, told: Told
+    ) -> tuple[ColumnProfile, ...]:
+        """In the bins of a reference."""
+        known = [column for column in reference if column.name in self.names]
+        if self.frame is not None:
+            return profiles.count(_tidied(self.frame[[column.name for column in known]], text), known)
+        from tasks import streamed  # noqa: PLC0415  a CSV needs none
+
+        with _readable(self.path):
+            return streamed.count(self.path, known, text=text, progress=told)
+
+
+def _tidied(frame: pd.DataFrame, text: Sequence[str]) -> pd.DataFrame:
+    from tasks.columns import tidy  # noqa: PLC0415  Parquet needs none
+
+    return tidy(frame, text=text)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # Arrow's errors are these
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if not path.is_file():
+        return DataError(f"there is no file {path}; correct the path, or put the file there")
+    return DataError(f"{path}: {error}")
+
+
+def main(
+    recent: Annotated[Path, typer.Argument(help="Parquet or CSV file of recent rows.")],
+    *,
+    reference: Annotated[Path | None, typer.Option(help="Older file; without: the version in Production.")] = None,
+    policy: Annotated[str, typer.Option(help="Whose columns and limits count: a model's name or a path.")] = "",
+    drop: Annotated[str, typer.Option(help="Columns to leave out, with commas between them.")] = "",
+    ks: Annotated[bool, typer.Option("--ks", help="Tell the Kolmogorov-Smirnov distance of each number.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every column.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Tell which columns have drifted. Exit code 0: no more than may; 1: more; 3: that cannot be told.
+
+    Raises:
+        typer.BadParameter: For a file, a column or a policy that cannot be used, exit code 2.
+        typer.Exit: See above.
+    """
+    left_out = [name.strip() for name in drop.split(",") if name.strip()]
+    try:
+        known = policy_file.load(policy) if policy else None
+        with _shown_progress() as progress:
+            found = compare(
+                recent,
+                reference,
+                policy=known,
+                stores=None if known is None else Stores.from_environment(),
+                drop=left_out,
+                ks=ks,
+                progress=progress,
+            )
+    except (DataError, policy_file.PolicyError) as error:
+        _refuse(error)
+    if as_json:
+        Console(soft_wrap=True).print_json(json.dumps(to_plain(found)))
+    else:
+        _show(recent, found, every=every)
+    raise typer.Exit(_CODES[found.finding.outcome])
+
+
+def _refuse(error: Exception) -> NoReturn:
+    raise typer.BadParameter(str(error)) from None
+
+
+@contextmanager
+def _shown_progress() -> Iterator[Told]:
+    """On the terminal's error stream, so that what is found can be piped; nothing where there is no terminal."""
+    with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bars:
+        rows: dict[str, Any] = {}
+
+        def told(done: int, total: int, what: str) -> None:
+            row = rows[what] = rows[what] if what in rows else bars.add_task(what, total=total)
+            bars.update(row, completed=done)
+
+        yield told
+
+
+def _show(recent: Path, found: Comparison, *, every: bool) -> None:
+    console = Console(highlight=False)
+    some = "drift within the limit" if found.finding.value else "no drift"
+    verdict = {"ok": some, "breach": "DRIFT", "unknown": "unknown"}[found.finding.outcome]
+    console.print(
+        Text.assemble((verdict, f"bold {_MARKS[found.finding.outcome]}"), f": {recent.name} against {found.against}")
+    )
+    console.print(Text(found.finding.reason))
+    calm = [column for column in found.columns if column.outcome == "ok"]
+    shown = found.columns if every else [*_first(found.columns), *calm][:_SHOWN]
+    console.print(_table(shown))
+    if len(shown) < len(found.columns):
+        console.print(Text(f"{len(found.columns) - len(shown)} columns more; --all shows them", "dim"))
+    for note in found.notes:
+        console.print(Text(note, "yellow"))
+
+
+def _first(columns: Sequence[Finding]) -> list[Finding]:
+    return [column for column in columns if column.outcome != "ok"]
+
+
+def _table(columns: Sequence[Finding]) -> Table:
+    distances = any("ks" in column.evidence for column in columns)
+    table = Table()
+    for header in ("column", "", "PSI", "at most", *(["KS"] if distances else []), "nulls", "why"):
+        table.add_column(header, overflow="fold", justify="right" if header in {"PSI", "at most", "KS"} else "left")
+    for column in columns:
+        high = None if column.interval is None else column.interval[1]
+        cells = [Text(_number(column.value)), Text(_number(high))]
+        if distances:
+            cells.append(Text(_number(column.evidence.get("ks"))))
+        mark = Text(_WORDS[column.outcome], _MARKS[column.outcome])
+        table.add_row(Text(column.name), mark, *cells, Text(_nulls(column)), Text(_why(column)))
+    return table
+
+
+def _why(column: Finding) -> str:
+    """Its reason, without what stands in the other cells."""
+    if column.outcome == "ok":
+        return ""
+    said = column.reason.removeprefix(f"{column.name}: ").split("; ")
+    limit = f"above {phrase.number(column.threshold or 0.0)}"
+    return "; ".join(limit if one.startswith("PSI ") else one for one in said)
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _nulls(column: Finding) -> str:
+    before, after = column.evidence.get("null_share_reference"), column.evidence.get("null_share")
+    if not before and not after:
+        return ""
+    return " to ".join("-" if share is None else f"{share:.1%}" for share in (before, after))
+
+
+if __name__ == "__main__":
+    typer.run(main)
