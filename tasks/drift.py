@@ -311,7 +311,9 @@ def _table(columns: Sequence[Finding]) -> Table:
     distances = any("ks" in column.evidence for column in columns)
     table = Table()
     for header in ("column", "", "PSI", "truly at most", *(["KS"] if distances else []), "nulls", "why"):
-        table.add_column(header, overflow="fold", justify="right" if header in {"PSI", "truly at most", "KS"} else "left")
+        table.add_column(
+            header, overflow="fold", justify="right" if header in {"PSI", "truly at most", "KS"} else "left"
+        )
     for column in columns:
         high = None if column.interval is None else column.interval[1]
         cells = [Text(_number(column.value)), Text(_number(high))]
