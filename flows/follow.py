@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from flows.steps import concluded, step
 from tasks.case import Case
 from tasks.dossier import Dossier
+from tasks.progress import Progress, silent
 from tasks.records import Report, Standing, Verdict
 from tasks.retrial import reach
 
@@ -17,11 +18,11 @@ _WOULD = {"promote": "promoted", "reject": "shadow-rejected", "wait": "waiting"}
 """What a dry run reports for each verdict of the shadow."""
 
 
-def gate(case: Case, standing: Standing, made: Made) -> Verdict:
+def gate(case: Case, standing: Standing, made: Made, progress: Progress = silent) -> Verdict:
     """The gate's verdict on a candidate, which is put into the ledger."""
     from tasks import evidence  # noqa: PLC0415  seconds of imports, which the quiet path does without
 
-    found = evidence.for_gate(case, standing, made)
+    found = evidence.for_gate(case, standing, made, progress)
     dossier = Dossier("gate", {"evidence": found, "rules": case.policy.gate, "problem": case.policy.problem})
     verdict = reach(dossier)
     version = made.candidate.version if made.candidate else None

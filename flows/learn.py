@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 from prefect import flow
 from pydantic import Field
 
+from flows import pages
 from flows.follow import follow, gate, judge_again
 from flows.form import a_moment, a_policy, explained
 from flows.limits import longest
@@ -109,7 +110,7 @@ async def _concluded(case: Case, standing: Standing, studied: Studied) -> tuple[
         return concluded(case, "learn", "set-aside", verdict.reason, verdicts=(verdict,)), True
     with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
         made = await step(learning.make, name="learn")(case, studied, verdict, Path(scratch))
-        judged = await step(gate, again=True)(case, standing, made)
+        judged = await step(gate, again=True)(case, standing, made, progress=pages.progress(case))
         report = await follow(case, "learn", standing, made, (verdict, judged))
     return _with_fate(case, report), True
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from prefect.artifacts import (
@@ -23,6 +23,7 @@ from prefect.context import FlowRunContext
 from tasks import report as reports
 from tasks.case import Case
 from tasks.places import Places
+from tasks.progress import Progress
 from tasks.records import Report
 
 if TYPE_CHECKING:
@@ -117,27 +118,51 @@ def _keep(case: Case, run_id: str, pictures: tuple[Picture, ...]) -> None:
         _log.exception("the pictures of %s could not be kept in MLflow run %s", case.model, run_id)
 
 
-def progress(case: Case) -> Callable[[int, int, str], None]:
-    """To be called from a step's thread with (done, of, what); shows a bar from the first call on.
+def progress(case: Case) -> Progress:
+    """To be called from a step's thread with (done, of, what); shows a bar for each thing that takes long.
+
+    What is over within two seconds shows none, and no bar moves more often than that.
 
     Args:
         case: Whose step it is.
     """
-    loop = asyncio.get_running_loop()
-    key = f"progress-{case.model.lower().replace('_', '-')}"
-    shown: dict[str, uuid.UUID] = {}
-    one_by_one = asyncio.Lock()
-    said = -_PACE
+    return _Bars(f"progress-{case.model.lower().replace('_', '-')}").told
 
-    def tell(done: int, total: int, what: str) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if done < total and now - said < _PACE:
+
+class _Bars:
+    """The bars of one step. All but ``told`` happens in the flow's own thread."""
+
+    def __init__(self, key: str) -> None:
+        self._key, self._loop = key, asyncio.get_running_loop()
+        self._shown: dict[str, uuid.UUID] = {}
+        self._said: dict[str, float] = {}
+        self._waiting: dict[str, float] = {}
+        self._begun: set[str] = set()
+        self._telling: set[asyncio.Task[None]] = set()
+        self._one_by_one = asyncio.Lock()
+
+    def told(self, done: int, total: int, what: str) -> None:
+        """How far it is."""
+        with suppress(RuntimeError):  # the flow has ended, and nobody looks
+            self._loop.call_soon_threadsafe(self._note, 100.0 * min(done / max(total, 1), 1.0), what)
+
+    def _note(self, percent: float, what: str) -> None:
+        over, now = percent >= 100, self._loop.time()
+        if over and what not in self._begun:
+            self._waiting.pop(what, None)  # it took no time that is worth a bar
             return
-        said = now
-        asyncio.run_coroutine_threadsafe(_show(shown, one_by_one, key, 100.0 * done / max(total, 1), what), loop)
+        due = self._said.setdefault(what, now) + _PACE
+        if over or what not in self._waiting:
+            self._loop.call_at(now if over else due, self._say, what)
+        self._waiting[what] = percent
 
-    return tell
+    def _say(self, what: str) -> None:
+        if (percent := self._waiting.pop(what, None)) is not None:
+            self._said[what] = self._loop.time()
+            self._begun.add(what)
+            telling = self._loop.create_task(_show(self._shown, self._one_by_one, self._key, percent, what))
+            self._telling.add(telling)  # the loop itself would forget it
+            telling.add_done_callback(self._telling.discard)
 
 
 async def _show(shown: dict[str, uuid.UUID], one_by_one: asyncio.Lock, key: str, percent: float, what: str) -> None:

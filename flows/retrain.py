@@ -72,7 +72,8 @@ async def _retrain(case: Case, event: str | None, urgency: str, *, replayed: boo
     standing = await reconciled(case)
     if standing.staged is not None and event is None:
         return await judge_again(case, "retrain", standing)
-    observed = await step(observe, again=True)(case, standing, event=event, urgency=urgency)  # type: ignore[arg-type]
+    told = pages.progress(case)
+    observed = await step(observe, again=True)(case, standing, event=event, urgency=urgency, progress=told)  # type: ignore[arg-type]
     basis = None if replayed else observed.basis
     dossier = Dossier("triggers", {"signals": observed.signals, "rules": case.policy.triggers}, basis=basis)
     why = reach(dossier)
@@ -88,10 +89,10 @@ async def _retrain(case: Case, event: str | None, urgency: str, *, replayed: boo
     # Hours may pass from here on, in which one wants to see what is being done, and why.
     await pages.label(training_name(case.model, (why,), dry_run=case.dry_run), (case.trail,))
     with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
-        made = await step(candidates.make, name="train")(case, parts, why, Path(scratch), progress=pages.progress(case))
+        made = await step(candidates.make, name="train")(case, parts, why, Path(scratch), progress=told)
         if made.fitted.window:
             get_run_logger().info("Learned from %s", made.fitted.window)
-        judged = await step(gate, again=True)(case, standing, made)
+        judged = await step(gate, again=True)(case, standing, made, progress=told)
         report = await follow(case, "retrain", standing, made, (why, judged))
         return replace(report, learned=made.fitted.window or None)
 

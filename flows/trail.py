@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tasks.places import Places
+from tasks.progress import on_terminal
 from tasks.records import Verdict
 from tasks.report import finding_rows
 from tasks.stores import Stores
@@ -47,8 +48,9 @@ def main(
             if html is not None:
                 from tasks.plots import pictures_of  # noqa: PLC0415  only pictures need numpy and matplotlib
 
-                told = page(story, pictures_of(annals, story.model, story.steps), Places.from_environment(stores))
-                _write(html, told)
+                with on_terminal() as progress:
+                    pictures = pictures_of(annals, story.model, story.steps, progress=progress)
+                _write(html, page(story, pictures, Places.from_environment(stores)))
     console = Console(soft_wrap=True, highlight=False)
     if html is not None:
         console.print(f"{story.fate}. The story is in {html}", markup=False)

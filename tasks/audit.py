@@ -21,6 +21,7 @@ from tasks.glance import Glance
 from tasks.ledger import Decision, Ledger
 from tasks.outbox import Message
 from tasks.policy import as_utc
+from tasks.progress import Progress, on_terminal, silent
 from tasks.records import Finding, Outcome, Transition, to_plain
 from tasks.report import ledger_table
 from tasks.stores import Stores
@@ -60,13 +61,13 @@ def account(ledger: Ledger, model: str, moment: datetime) -> Account | None:
     return Account(transition=found, until=ledger.until(found), decisions=tuple(reversed(decided)))
 
 
-def check(ledger: Ledger, model: str) -> tuple[Finding, ...]:
+def check(ledger: Ledger, model: str, progress: Progress = silent) -> tuple[Finding, ...]:
     """Whether the ledger's rows are as they were written, and its verdicts follow from their evidence."""
-    misfits = ledger.misfits(model)
+    misfits = ledger.misfits(model, progress)
     chain = [Finding(name="chain", outcome="breach", reason=misfit) for misfit in misfits] or [
         Finding(name="chain", outcome="ok", reason="every row is as it was written, none is missing, none was put in")
     ]
-    return (*chain, *retrial.retry_all(ledger, model))
+    return (*chain, *retrial.retry_all(ledger, model, progress))
 
 
 def compare(ledger: Ledger, registry: Registry, model: str) -> tuple[Finding, ...]:
@@ -110,7 +111,8 @@ def main(
         if at:
             _answer(ledger, model, _moment(at), as_json=as_json)
             return
-        findings = (*check(ledger, model), *_with_mlflow(ledger, stores, model, asked=mlflow))
+        with on_terminal() as progress:
+            findings = (*check(ledger, model, progress), *_with_mlflow(ledger, stores, model, asked=mlflow))
         _show(ledger, model, findings, as_json=as_json)
     if any(finding.outcome == "breach" for finding in findings):
         raise typer.Exit(1)

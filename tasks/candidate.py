@@ -12,6 +12,7 @@ from tasks.data import Dataset, NothingNew, Split, split, validate
 from tasks.decide.metrics import Unmeasurable, measure
 from tasks.plugins import custom_metric
 from tasks.policy import Policy
+from tasks.progress import Course, Progress, silent
 from tasks.records import Candidate, Measurement, Profile, Scores, Verdict
 from tasks.scoring import classes_of, score
 
@@ -82,7 +83,7 @@ def parts_of(
     return split(dataset, policy, trained_until=production.trained.end if production else None)
 
 
-def make(case: Case, parts: Split, why: Verdict, scratch: Path, progress: training.Progress = training.silent) -> Made:
+def make(case: Case, parts: Split, why: Verdict, scratch: Path, progress: Progress = silent) -> Made:
     """Fit, score and, unless this is a dry run, log and register.
 
     Args:
@@ -90,16 +91,19 @@ def make(case: Case, parts: Split, why: Verdict, scratch: Path, progress: traini
         parts: Rows to fit and to judge on.
         why: The triggers' verdict.
         scratch: Folder for the artifact of a dry run.
-        progress: Told how far a search is.
+        progress: Told how far it is, and a search.
 
     Raises:
         TrainingError: When the estimator or trainer raises, or predicts what is no prediction.
     """
-    policy = case.policy
-    tried = attempt(policy, parts, case.now, search=searches(policy, why), progress=progress)
+    policy, course = case.policy, Course(progress, f"candidate of {case.model}", 4)
+    with compute.on(policy):
+        tried = _attempt(policy, parts, case.now, search=searches(policy, why), leans=True, course=course)
     fitted, parts, scores, profile = tried.fitted, tried.split, tried.scores, tried.profile
     if case.dry_run:
-        return Made(fitted, parts, scores, profile, tracking.save(policy, fitted, parts, scratch / "model"), None)
+        folder = tracking.save(policy, fitted, parts, scratch / "model")
+        course.past()
+        return Made(fitted, parts, scores, profile, folder, None)
     candidate = tracking.log(
         policy,
         fitted,
@@ -112,6 +116,7 @@ def make(case: Case, parts: Split, why: Verdict, scratch: Path, progress: traini
     )
     case.ledger.describe(candidate)
     folder = case.registry().fetch(case.ledger, case.model, candidate.version)
+    course.past()
     return Made(fitted, parts, scores, profile, folder, candidate)
 
 
@@ -122,7 +127,6 @@ def attempt(
     *,
     search: bool = False,
     leans: bool = True,
-    progress: training.Progress = training.silent,
 ) -> Tried:
     """Fit, score the holdout, and describe both; nothing is logged.
 
@@ -132,26 +136,27 @@ def attempt(
         now: When it is trained.
         search: Whether to look for better parameters first.
         leans: Whether to measure which columns the model leans on. It orders reports, and decides nothing.
-        progress: Told how far a search is.
 
     Raises:
         TrainingError: When the estimator or trainer raises, or predicts what is no prediction.
         ComputeError: When the policy's cluster cannot be used.
     """
     with compute.on(policy):
-        return _attempt(policy, parts, now, search=search, leans=leans, progress=progress)
+        return _attempt(policy, parts, now, search=search, leans=leans, course=Course(silent, "", 3))
 
 
-def _attempt(
-    policy: Policy, parts: Split, now: datetime, *, search: bool, leans: bool, progress: training.Progress
-) -> Tried:
-    stretch = recency.learned(policy, parts.train, progress)
+def _attempt(policy: Policy, parts: Split, now: datetime, *, search: bool, leans: bool, course: Course) -> Tried:
+    stretch = recency.learned(policy, parts.train, course.progress)
     parts = Split(train=stretch.rows, holdout=parts.holdout)
-    fitted = replace(training.fit(policy, parts.train, search=search, progress=progress), window=stretch.told)
+    fitted = replace(training.fit(policy, parts.train, search=search, progress=course.progress), window=stretch.told)
+    course.past()
     scores = score(fitted.model, parts.holdout, classes=classes_of(fitted.model, parts.holdout, policy))
+    course.past()
     measured = measurements(policy, scores)
     leaning = fitted.model if leans else None
-    return Tried(fitted, parts, scores, training.profile_of(policy, parts, scores, measured, now, model=leaning))
+    profile = training.profile_of(policy, parts, scores, measured, now, model=leaning)
+    course.past()
+    return Tried(fitted, parts, scores, profile)
 
 
 def searches(policy: Policy, why: Verdict) -> bool:

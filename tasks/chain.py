@@ -20,6 +20,7 @@ from sqlalchemy import Row, Select, Table, insert, inspect, select
 from sqlalchemy.engine import Connection
 
 from tasks import schema
+from tasks.progress import Progress, silent
 
 _LINKS = schema.chain
 
@@ -154,21 +155,22 @@ def seal(connection: Connection) -> None:
                 connection.execute(insert(_LINKS).values(**values))
 
 
-def verify(connection: Connection, model: str) -> tuple[str, ...]:
+def verify(connection: Connection, model: str, progress: Progress = silent) -> tuple[str, ...]:
     """What does not fit: rows that were changed, taken out, or put in beside the ledger. One sentence each.
 
     Somebody who can write to the database can also write the whole chain anew; against that compare
     :func:`digest_at` with what MLflow's tags say.
     """
-    return tuple(_misfits(connection, model))
+    return tuple(_misfits(connection, model, progress))
 
 
-def _misfits(connection: Connection, model: str) -> Iterator[str]:
+def _misfits(connection: Connection, model: str, progress: Progress) -> Iterator[str]:
     # Verdicts and profiles are long and there are many: what is held at once is their fingerprints.
-    rows = {
-        name: {str(row.key): _fingerprint(name, row) for row in connection.execute(kind.rows(model))}
-        for name, kind in KINDS.items()
-    }
+    rows: dict[str, dict[str, str]] = {}
+    for done, (name, kind) in enumerate(KINDS.items()):
+        progress(done, len(KINDS), f"rows of {model} in the ledger")
+        rows[name] = {str(row.key): _fingerprint(name, row) for row in connection.execute(kind.rows(model))}
+    progress(len(KINDS), len(KINDS), f"rows of {model} in the ledger")
     links = connection.execute(select(_LINKS).where(_LINKS.c.model == model).order_by(_LINKS.c.position))
     before, last = "", 0
     for link in links:

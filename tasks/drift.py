@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +27,7 @@ from tasks.decide import drift, phrase
 from tasks.ledger import Ledger
 from tasks.policy import Data, DriftTrigger, Policy
 from tasks.policy_problem import near
+from tasks.progress import Progress, on_terminal, silent
 from tasks.records import ColumnProfile, Finding, Outcome, to_plain
 from tasks.sources import DataError, read_file
 from tasks.stores import Stores
@@ -35,7 +35,6 @@ from tasks.stores import Stores
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.streamed import Progress as Told
 
 _MARKS: dict[Outcome, str] = {"ok": "green", "breach": "red", "unknown": "yellow"}
 _WORDS: dict[Outcome, str] = {"ok": "as it was", "breach": "drifted", "unknown": "unknown"}
@@ -68,7 +67,7 @@ def compare(
     stores: Stores | None = None,
     drop: Sequence[str] = (),
     ks: bool = False,
-    progress: Told | None = None,
+    progress: Progress = silent,
 ) -> Comparison:
     """Hold the rows of a file against those of an older one, or against the profile of the version in Production.
 
@@ -87,7 +86,6 @@ def compare(
     rules = (policy.triggers.drift if policy else None) or DriftTrigger()
     text = () if policy is None else policy.data.categorical
     new, old = _opened(recent, reference, text)
-    told = progress or (lambda _done, _total, _what: None)
     apart = {*drop, *(() if policy is None else _apart(policy.data))}
     nested = {*new.nested, *(() if old is None else old.nested)}
     if old is None:
@@ -96,10 +94,10 @@ def compare(
     else:
         _refuse_unknown(drop, (*old.names, *new.names, *nested))
         wanted = [name for name in old.names if name not in apart]
-        known, against = old.describe(wanted, text, ks=ks or rules.ks, told=told), old.path.name
+        known, against = old.describe(wanted, text, ks=ks or rules.ks, told=progress), old.path.name
     if not known:
         raise DataError(f"no column of {against} is left to compare; drop fewer of them")
-    found = new.count(known, text, told=told)
+    found = new.count(known, text, told=progress)
     names, notes = {column.name for column in known}, []
     if nested - apart:
         notes.append(f"not compared, since what they hold is no single value: {phrase.listing(sorted(nested - apart))}")
@@ -189,7 +187,9 @@ class _File:
         names = tuple(one for one in schema.names if one not in nested and one not in index)
         return cls(path, names, nested)
 
-    def describe(self, names: Sequence[str], text: Sequence[str], *, ks: bool, told: Told) -> tuple[ColumnProfile, ...]:
+    def describe(
+        self, names: Sequence[str], text: Sequence[str], *, ks: bool, told: Progress
+    ) -> tuple[ColumnProfile, ...]:
         """As a reference."""
         if self.frame is not None:
             return profiles.describe(_tidied(self.frame[list(names)], text), ks=ks)
@@ -199,7 +199,7 @@ class _File:
             return streamed.describe(self.path, list(names), text=text, ks=ks, progress=told)
 
     def count(
-        self, reference: Sequence[ColumnProfile], text: Sequence[str], *, told: Told
+        self, reference: Sequence[ColumnProfile], text: Sequence[str], *, told: Progress
     ) -> tuple[ColumnProfile, ...]:
         """In the bins of a reference."""
         known = [column for column in reference if column.name in self.names]
@@ -250,7 +250,7 @@ def main(
     left_out = [name.strip() for name in drop.split(",") if name.strip()]
     try:
         known = policy_file.load(policy) if policy else None
-        with _shown_progress() as progress:
+        with on_terminal() as progress:
             found = compare(
                 recent,
                 reference,
@@ -271,19 +271,6 @@ def main(
 
 def _refuse(error: Exception) -> NoReturn:
     raise typer.BadParameter(str(error)) from None
-
-
-@contextmanager
-def _shown_progress() -> Iterator[Told]:
-    """On the terminal's error stream, so that what is found can be piped; nothing where there is no terminal."""
-    with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bars:
-        rows: dict[str, Any] = {}
-
-        def told(done: int, total: int, what: str) -> None:
-            row = rows[what] = rows[what] if what in rows else bars.add_task(what, total=total)
-            bars.update(row, completed=done)
-
-        yield told
 
 
 def _show(recent: Path, found: Comparison, *, every: bool) -> None:

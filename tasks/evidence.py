@@ -23,6 +23,7 @@ from tasks.dossier import Dossier, pack, unpack
 from tasks.live import beside_production
 from tasks.plugins import resolve
 from tasks.policy import Policy, SliceCheck
+from tasks.progress import Course, Progress, silent
 from tasks.records import Finding, GateEvidence, Scores, Segments, ShadowEvidence, Span, Standing
 from tasks.requests import Recorded, RequestLog
 from tasks.scoring import as_answers, classes_of, quietest, recorded_rows, score
@@ -33,21 +34,25 @@ _NUMBERS = 10
 _OTHERS, _MISSING = "(others)", "(missing)"
 
 
-def for_gate(case: Case, standing: Standing, made: Made) -> GateEvidence:
+def for_gate(case: Case, standing: Standing, made: Made, progress: Progress = silent) -> GateEvidence:
     """Everything about a candidate that the gate's rules ask for. Each model scores the holdout once.
 
     Args:
         case: Whose model.
         standing: What the ledger says.
         made: The candidate.
+        progress: Told how far it is.
     """
-    gate = case.policy.gate
+    gate, course = case.policy.gate, Course(progress, f"evidence about the candidate of {case.model}", 4)
     # It makes itself ready beside the scoring, and is over before single rows are timed.
     with begun(case.policy) if gate.fresh_process else nullcontext() as fresh:
         production, baseline_reason = _production_scores(case, standing, made)
+        course.past()
         loads, loads_reason = (None, "") if fresh is None else fresh.of(made.folder)
+        course.past()
     calls = quietest(made.fitted.model, made.split.holdout.features, gate.latency) if gate.latency is not None else None
-    return with_rows(
+    course.past()
+    found = with_rows(
         GateEvidence(
             candidate=made.scores,
             production=production,
@@ -62,6 +67,8 @@ def for_gate(case: Case, standing: Standing, made: Made) -> GateEvidence:
         case.policy,
         made.split.holdout,
     )
+    course.past()
+    return found
 
 
 def with_rows(evidence: GateEvidence, policy: Policy, holdout: Dataset) -> GateEvidence:

@@ -206,6 +206,12 @@ class Journal:
         with self._database.reading() as connection:
             return tuple(_decision(row) for row in connection.execute(query))
 
+    def decided(self, model: str) -> int:
+        """How many decisions there are about a model."""
+        query = select(func.count()).where(schema.decisions.c.model == model)
+        with self._database.reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def gate_on(self, model: str, version: str) -> Decision | None:
         """The gate's newest verdict on a version; None when it never judged it."""
         rows = schema.decisions

@@ -19,6 +19,7 @@ from tasks.journal import FACTS, Decision, Journal, Notification
 from tasks.lock import lock
 from tasks.outbox import Outbox
 from tasks.policy import as_utc
+from tasks.progress import Progress, silent
 from tasks.records import Action, Arm, Rollout, Standing, State, Transition
 from tasks.standing import SERVING, Rows, standing_of, transition_of
 from tasks.transitions import Held, Refused, StaleDecision
@@ -182,10 +183,10 @@ class Ledger(Journal):
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def misfits(self, model: str) -> tuple[str, ...]:
+    def misfits(self, model: str, progress: Progress = silent) -> tuple[str, ...]:
         """Rows that were changed, taken out or put in behind the ledger's back; see :func:`tasks.chain.verify`."""
         with self._database.reading() as connection:
-            return chain.verify(connection, model)
+            return chain.verify(connection, model, progress)
 
     def link(self, model: str, position: int) -> str | None:
         """Digest of one link of the model's chain, or None; to be compared with what MLflow's tag says."""

@@ -34,6 +34,7 @@ from tasks.decide.intervals import clopper_pearson
 from tasks.decide.sequential import mixed, replay
 from tasks.dossier import Dossier, unpack
 from tasks.policy import Health
+from tasks.progress import Progress, silent
 from tasks.records import ColumnProfile, HealthEvidence, Look, Outcome, Signals, Verdict
 
 if TYPE_CHECKING:
@@ -72,7 +73,12 @@ def pictures(dossier: Dossier, verdict: Verdict, subject: Subject) -> tuple[Pict
 
 
 def pictures_of(
-    ledger: Ledger, model: str, decisions: Sequence[Step | Decision], *, only: Collection[str | None] | None = None
+    ledger: Ledger,
+    model: str,
+    decisions: Sequence[Step | Decision],
+    *,
+    only: Collection[str | None] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, tuple[Picture, ...]]:
     """Digest of the evidence -> pictures of the newest verdict of each judge about each version.
 
@@ -83,6 +89,7 @@ def pictures_of(
         model: Registered name.
         decisions: In order, the newest last.
         only: Digests of what is to be drawn; the other decisions are what was said before. None: everything.
+        progress: Told how many decisions were looked at.
     """
     newest: dict[tuple[str, str | None], Step | Decision] = {}
     earlier: dict[tuple[str, str | None], list[tuple[datetime, Verdict]]] = {}
@@ -95,7 +102,8 @@ def pictures_of(
                 earlier.setdefault(key, []).append((newest[key].at, _verdict_of(newest[key])))
             newest[key] = one
     found: dict[str, tuple[Picture, ...]] = {}
-    for key, one in newest.items():
+    for done, (key, one) in enumerate(newest.items(), start=1):
+        progress(done, len(newest), f"pictures of {model}")
         if only is not None and one.evidence not in only:
             continue
         subject = Subject(model=model, at=one.at, version=one.version, earlier=tuple(earlier.get(key, ())))

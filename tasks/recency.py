@@ -18,9 +18,10 @@ from tasks.decide.metrics import Unmeasurable
 from tasks.decide.recency import Choice, longest
 from tasks.plugins import PluginError
 from tasks.policy import Policy
+from tasks.progress import Progress, silent
 from tasks.records import Scores
 from tasks.scoring import classes_of, score
-from tasks.training import Progress, fit, silent
+from tasks.training import fit
 from tasks.units import format_duration
 
 _SHARE = 0.25

@@ -27,6 +27,7 @@ from tasks.ledger import Ledger
 from tasks.partitions import sliced
 from tasks.policy import Policy, as_utc
 from tasks.policy_file import PolicyError, load_many
+from tasks.progress import Course, Progress, on_terminal, silent
 from tasks.records import Standing
 from tasks.removal import Order
 from tasks.stores import Stores
@@ -85,7 +86,14 @@ def daily(policies: tuple[Policy, ...], stores: Stores, ledger: Ledger, now: dat
 
 
 def sweep(
-    policies: tuple[Policy, ...], log: Database, ledger: Ledger, now: datetime, *, actor: str, dry_run: bool = False
+    policies: tuple[Policy, ...],
+    log: Database,
+    ledger: Ledger,
+    now: datetime,
+    *,
+    actor: str,
+    dry_run: bool = False,
+    progress: Progress = silent,
 ) -> Swept:
     """Take out what may go.
 
@@ -96,7 +104,9 @@ def sweep(
         now: Aware. Of a clock that is ahead more would go than may; a database that says it is earlier is believed.
         actor: On whose word.
         dry_run: Only tell what would go.
+        progress: Told how far it is.
     """
+    course = Course(progress, "retention", 1 + len(policies))
     moment = min(now, _clock(log))
     standings = {policy.model: ledger.standing(policy.model) for policy in policies}
     bounds = {
@@ -105,11 +115,13 @@ def sweep(
         if (bound := _bound(policy, standings[policy.model], ledger, moment)) is not None
     }
     found = tuple(expire(log, bounds, moment, dry_run=dry_run))
+    course.past()
     evidence: dict[str, int] = {}
     for policy in policies:
         order = _order(policy, standings[policy.model], ledger, moment, actor)
         if order is not None and (count := (ledger.removable if dry_run else ledger.remove_evidence)(order)):
             evidence[policy.model] = count
+        course.past()
     return Swept(
         gone=tuple(one for one in found if isinstance(one, Gone)),
         stays=tuple(one for one in found if isinstance(one, Stays)),
@@ -186,8 +198,8 @@ def main(
     if not wanted(loaded):
         typer.echo("No policy has retention.requests or retention.evidence: everything stays.")
         return
-    with Ledger.open(stores.ledger) as ledger, _log(stores) as log:
-        swept = sweep(loaded, log, ledger, now, actor="tasks.retention", dry_run=dry_run)
+    with Ledger.open(stores.ledger) as ledger, _log(stores) as log, on_terminal() as progress:
+        swept = sweep(loaded, log, ledger, now, actor="tasks.retention", dry_run=dry_run, progress=progress)
     typer.echo("Nothing is changed; this would happen:" if dry_run else f"As of {now:%Y-%m-%d %H:%M} UTC:")
     for line in swept.lines() or ("nothing is old enough to go",):
         typer.echo(f"  {line}")

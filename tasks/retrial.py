@@ -15,6 +15,7 @@ from tasks.dossier import RULES, Dossier
 from tasks.ledger import Decision, Ledger
 from tasks.plugins import PluginError, custom_metric
 from tasks.policy import Gate
+from tasks.progress import Progress, silent
 from tasks.records import Finding, Outcome, ShadowEvidence, Standing, Verdict, to_plain
 
 _PAGE = 1_000
@@ -65,13 +66,23 @@ def retry(ledger: Ledger, decision: Decision) -> Finding:
     return _compared(which, decision, dossier, again)
 
 
-def retry_all(ledger: Ledger, model: str) -> tuple[Finding, ...]:
-    """Judge again everything that was ever decided about a model, one finding per decision, the oldest first."""
+def retry_all(ledger: Ledger, model: str, progress: Progress = silent) -> tuple[Finding, ...]:
+    """Judge again everything that was ever decided about a model, one finding per decision, the oldest first.
+
+    Args:
+        ledger: With the evidence.
+        model: Whose decisions.
+        progress: Told how many of them were judged.
+    """
     found: list[Finding] = []
+    total, what = ledger.decided(model), f"verdicts on {model} judged again"
     before: int | None = None
     while page := ledger.decisions(model, limit=_PAGE, before=before):
-        found.extend(retry(ledger, decision) for decision in page)
+        for decision in page:
+            progress(len(found), total, what)
+            found.append(retry(ledger, decision))
         before = page[-1].id
+    progress(len(found), len(found), what)
     return tuple(reversed(found))
 
 

@@ -25,6 +25,7 @@ from tasks.expression import TRIGGERS
 from tasks.past import earlier
 from tasks.plugins import custom_metric
 from tasks.policy import Policy
+from tasks.progress import Course, Progress, silent
 from tasks.records import (
     ColumnProfile,
     Domain,
@@ -58,7 +59,9 @@ class Observed:
     basis: Mapping[str, Any] | None = None
 
 
-def observe(case: Case, standing: Standing, *, event: str | None = None, urgency: Urgency = "high") -> Observed:
+def observe(
+    case: Case, standing: Standing, *, event: str | None = None, urgency: Urgency = "high", progress: Progress = silent
+) -> Observed:
     """Read the lookback window once, and from it everything that the triggers ask.
 
     Args:
@@ -66,15 +69,24 @@ def observe(case: Case, standing: Standing, *, event: str | None = None, urgency
         standing: What the ledger says.
         event: Reason of a person or an event that asks for a retraining.
         urgency: As given with it.
+        progress: Told how far it is.
 
     Raises:
         DataError: When the source cannot be read.
     """
+    course = Course(progress, f"evaluation of {case.model}", 3)
+    observed = _observed(case, standing, event, urgency, course)
+    course.end()
+    return observed
+
+
+def _observed(case: Case, standing: Standing, event: str | None, urgency: Urgency, course: Course) -> Observed:
     policy, seen = case.policy, None
     with suppress(freshness.Unsure):  # before the rows: what comes while they are read is new to the next run
         start, end = case.now - policy.data.lookback, case.now + freshness.LONGEST
         seen = freshness.sample(policy, start=start, end=end)
     dataset = load(policy, case.stores, start=case.now - policy.data.lookback, end=case.now, remember=not case.dry_run)
+    course.past()
     back = case.ledger.last_rollback(case.model)
     known = {
         "now": case.now,
@@ -91,7 +103,7 @@ def observe(case: Case, standing: Standing, *, event: str | None = None, urgency
     if profile is None:
         why = f"version {standing.production} has no stored profile; promote a version that was trained by Backstop"
         return Observed(Signals(**known, unavailable=dict.fromkeys(TRIGGERS, why)), dataset)  # type: ignore[arg-type]
-    ask = _asked(case, standing.production)
+    ask = _asked(case, standing.production, course)
     with compute.on(case.policy):
         seen_now = against(case.policy, case.now, standing.production, profile, dataset, ask)
     signals = replace(seen_now, **known)  # type: ignore[arg-type]
@@ -107,12 +119,14 @@ def profile_of(case: Case, version: str) -> Profile | None:
     return None if stored is None else profiles.from_plain(stored)
 
 
-def _asked(case: Case, version: str) -> Ask:
-    """Answers of a version in the registry; it is loaded when it is asked."""
+def _asked(case: Case, version: str, course: Course) -> Ask:
+    """Answers of a version in the registry; it is loaded when it is asked, which is a stage."""
 
     def ask(rows: Dataset) -> Scores:
         model = case.registry().load(case.ledger, case.policy, version)
-        return score(model, rows, classes=classes_of(model, rows, case.policy))
+        answers = score(model, rows, classes=classes_of(model, rows, case.policy))
+        course.past()
+        return answers
 
     return ask
 

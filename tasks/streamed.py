@@ -8,7 +8,7 @@ their order: 8 bytes a row, of one column at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,14 @@ from numpy.typing import NDArray
 from tasks.columns import is_too_large, of_decimals
 from tasks.held import Held, Levels, Plain, Reading, parts, ranked
 from tasks.profile import count_held, describe_held, merge, unlike
+from tasks.progress import Progress, silent
 from tasks.records import ColumnProfile
 from tasks.texts import Texts, differ, texts_of, together
-
-Progress = Callable[[int, int, str], None]
 
 BATCH = 1 << 17
 """Rows that are read at a time."""
 MOST = 1_000_000
 """Different texts of a column beyond which it names its rows and says nothing about them."""
-
-
-def _silent(_done: int, _total: int, _what: str) -> None:
-    """Shows nothing."""
 
 
 def describe(
@@ -42,7 +37,7 @@ def describe(
     *,
     text: Collection[str] = (),
     ks: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> tuple[ColumnProfile, ...]:
     """The reference profile of a Parquet file.
 
@@ -72,7 +67,7 @@ def count(
     reference: Sequence[ColumnProfile],
     *,
     text: Collection[str] = (),
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> tuple[ColumnProfile, ...]:
     """The rows of a Parquet file in the bins of a reference; a column that is not there is left out.
 

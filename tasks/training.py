@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,13 +20,11 @@ from tasks.decide.metrics import Unmeasurable, is_loss, measure
 from tasks.estimators import STEP, TrainingError, build, failed, seed_for
 from tasks.plugins import custom_metric, resolve
 from tasks.policy import Policy, Search
+from tasks.progress import Progress, silent
 from tasks.records import Measurement, Profile, Scores, Span
 from tasks.scoring import classes_of, score
 
-__all__ = ["Fitted", "Progress", "TrainingError", "check_answers", "fit", "profile_of", "silent"]
-
-Progress = Callable[[int, int, str], None]
-"""Is told (steps done, steps in all, what they are), often, and from the thread that trains."""
+__all__ = ["Fitted", "TrainingError", "check_answers", "fit", "profile_of"]
 
 _TICK = timedelta(microseconds=1)
 _USUAL = 0.9
@@ -50,10 +48,6 @@ class Fitted:
     params: dict[str, Any]
     searched: bool = False
     window: str = ""
-
-
-def silent(_done: int, _total: int, _what: str) -> None:
-    """Tells nobody."""
 
 
 def fit(policy: Policy, train: Dataset, *, search: bool = False, progress: Progress = silent) -> Fitted:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -28,6 +30,7 @@ from flows.watch import watch
 from rehearsal.traffic import Faults
 from tasks import canvas, tracking
 from tasks.case import Case
+from tasks.progress import Course
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -182,23 +185,46 @@ def test_pictures_that_mlflow_does_not_take_and_a_page_that_cannot_be_left_chang
     assert "the report of churn could not be left in Prefect" in caplog.text
 
 
-def test_progress_of_a_search_is_one_bar_that_ends_at_a_hundred(first: Scene) -> None:
+def bars(first: Scene, doing: Callable[[Any], None]) -> dict[str, str]:
+    """What a step leaves in the artifacts that tells how far it is."""
     from prefect import flow
 
     from flows.steps import step
 
     @flow
-    async def searching() -> list[Any]:
+    async def working() -> list[Any]:
         case = first.case(QUIET)
         with case.ledger:
             await step(told)(case, pages.progress(case))
             await asyncio.sleep(0.5)  # the last word is said beside the step
         return []
 
-    def told(case: Case, progress: Any) -> None:
+    def told(_case: Case, progress: Any) -> None:
+        doing(progress)
+
+    return page(run(working)).artifacts
+
+
+def test_progress_of_a_search_is_one_bar_that_ends_at_a_hundred(first: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "_PACE", 0.05)
+
+    def search(progress: Any) -> None:
         for done in range(1, 41):
             progress(done, 40, "search of churn's parameters")
+            time.sleep(0.01)
 
-    seen = page(run(searching))
-    assert list(seen.artifacts) == ["progress-churn"]
-    assert float(seen.artifacts["progress-churn"]) == 100
+    assert {key: float(value) for key, value in bars(first, search).items()} == {"progress-churn": 100}
+
+
+def test_what_stands_still_for_two_seconds_has_a_bar_and_what_is_over_has_none(
+    first: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bars(first, lambda progress: progress(4, 4, "candidate of churn")) == {}
+    monkeypatch.setattr(pages, "_PACE", 0.05)
+
+    def fit(progress: Any) -> None:
+        course = Course(progress, "candidate of churn", 4)
+        course.past()
+        time.sleep(0.3)  # and never comes to its end
+
+    assert {key: float(value) for key, value in bars(first, fit).items()} == {"progress-churn": 25}
