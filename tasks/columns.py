@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Kind = Literal["number", "category"]
 
@@ -35,7 +36,7 @@ def tidy(frame: pd.DataFrame, *, text: Collection[str] = (), parse: bool = True)
         text: Columns that stay text although they look like numbers.
         parse: Whether a text column whose values all read as numbers becomes one.
     """
-    made = {str(name): _tidy(frame[name], as_text=name in text, parse=parse) for name in frame.columns}
+    made = {str(name): tidy_column(frame[name], as_text=name in text, parse=parse) for name in frame.columns}
     return pd.DataFrame(made, index=pd.RangeIndex(len(frame)))
 
 
@@ -57,7 +58,8 @@ def text_of(value: Any) -> str | None:
     return str(value)
 
 
-def _tidy(values: pd.Series[Any], *, as_text: bool, parse: bool) -> pd.Series[Any]:
+def tidy_column(values: pd.Series[Any], *, as_text: bool = False, parse: bool = True) -> pd.Series[Any]:
+    """One column, as :func:`tidy` makes it."""
     values = values.reset_index(drop=True)
     if isinstance(values.dtype, pd.CategoricalDtype) or is_foreign(values.dtype):
         values = values.astype(object)
@@ -121,9 +123,9 @@ def is_too_large(values: pd.Series[Any]) -> bool:
     if isinstance(values.dtype, np.dtype):  # has no nulls to look for
         numbers = values.to_numpy()
         return bool(numbers.size) and max(abs(int(numbers.min())), abs(int(numbers.max()))) > _EXACT
-    if not values.notna().any():
-        return False
-    return max(abs(int(values.min())), abs(int(values.max()))) > _EXACT
+    ends = pc.min_max(pa.array(values))  # pandas looks for the nulls once for each of both
+    low, high = ends["min"].as_py(), ends["max"].as_py()
+    return low is not None and max(abs(low), abs(high)) > _EXACT
 
 
 def _coded(values: pd.Series[Any]) -> pd.Series[Any]:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.columns import Kind, codes_of, is_foreign, is_too_large, meaning, text_of, tidy
+from tasks.columns import Kind, codes_of, is_foreign, is_too_large, meaning, text_of, tidy_column
 from tasks.pairs import rows_by_text
 from tasks.texts import Texts, many
 
@@ -283,7 +283,7 @@ def parts(column: pd.Series[Any], reading: Reading | None = None) -> Plain | Lev
     if isinstance(dtype, np.dtype) and dtype.kind in "fiu":
         return Plain(column.to_numpy())
     # Moments, spans, and numbers that are not numpy's: rare enough to be made into floats.
-    return Plain(tidy(column.to_frame("it"))["it"].to_numpy())
+    return Plain(tidy_column(column).to_numpy())
 
 
 def _is_small(dtype: Any) -> bool:
