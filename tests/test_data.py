@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from samples import END, START, policy, rows
 
+from tasks import data
 from tasks import profile as profiles
 from tasks.columns import tidy
 from tasks.data import DataError, Dataset, NothingNew, fingerprint, load, schema_changes, split, validate
@@ -272,6 +276,23 @@ def test_rows_that_differ_in_a_dropped_column_only_are_no_repeats(tmp_path: Path
     again = frame.tail(5).assign(id=[f"other{number}" for number in range(5)])
     of = policy(csv(tmp_path, pd.concat([frame, again])))
     validate(read(of, place), of)
+
+
+VALUES = {
+    "number": st.sampled_from([0.0, -0.0, 1.5, math.nan, math.inf, 2.0, 3.0]),
+    "text": st.sampled_from(["a", "b", None, "", "c", "d"]),
+    "other": st.floats(allow_nan=True),
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.fixed_dictionaries(VALUES), max_size=40), st.integers(0, 3))
+def test_repeats_are_those_that_pandas_finds_in_all_columns(made: list[dict[str, Any]], again: int) -> None:
+    frame = pd.DataFrame([*made, *made[:again]], columns=list(VALUES)).astype({"text": object})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "_SEEN", 4)
+        np.testing.assert_array_equal(data.repeated(frame), frame.duplicated().to_numpy())
+        np.testing.assert_array_equal(data.repeated(frame[["text"]]), frame.duplicated(subset=["text"]).to_numpy())
 
 
 def test_a_repeated_key_is_told_with_the_key(tmp_path: Path, place: Stores) -> None:
