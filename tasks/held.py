@@ -254,8 +254,8 @@ def read(column: pd.Series[Any], *, text: bool = False) -> Held:
         column: Of any type.
         text: The policy says that its numbers are codes.
     """
-    if (texts := many(column, coded=text)) is not None:
-        return texts
+    if (many_texts := many(column, coded=text)) is not None:
+        return many_texts if isinstance(many_texts, Texts) else Plain(many_texts)
     found = parts(column, "coded" if text else None)
     return found.held() if isinstance(found, Levels) else found
 

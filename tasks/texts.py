@@ -16,17 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tasks.columns import Kind, codes_of, is_foreign, is_too_large, says_a_word
+from tasks.columns import NULL_WORDS, Kind, codes_of, is_foreign, is_too_large, says_a_word
 
 Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 _LEAST = 1 << 14
 """Rows below which telling them apart takes no time worth saving."""
 _SEEN = 1 << 10
 """Rows that are looked at to know whether most of them differ."""
 _MANY, _MOST = _SEEN // 4, _SEEN * 3 // 4
-"""Different texts among them from which on there are many; of Python's objects, which first have to be brought
-together, from which on it is most."""
+"""Different texts among them from which on there are many, and from which on they are most: then it even pays to bring
+Python's objects together first, or to read every row as a number."""
 _FIRST = 100
 
 
@@ -84,7 +85,7 @@ def together(parts: Sequence[Texts]) -> Texts:
     return Texts(values, np.concatenate(rows), sum(part.nulls for part in parts)).apart()
 
 
-def many(column: pd.Series[Any], *, coded: bool = False) -> Texts | None:
+def many(column: pd.Series[Any], *, coded: bool = False) -> Texts | Floats | None:
     """A column of many different texts, without telling them apart.
 
     Args:
@@ -92,7 +93,8 @@ def many(column: pd.Series[Any], *, coded: bool = False) -> Texts | None:
         coded: Its values are codes, because the policy says so.
 
     Returns:
-        None for any other column, for one of few rows, and where only all of its values together tell what they mean.
+        Numbers, shape (n,), NaN for a null, where all of the texts are numbers. None for any other column, for one of
+        few rows, and where only all of its values together tell what they mean.
     """
     dtype = column.dtype
     if len(column) < _LEAST or is_foreign(dtype):
@@ -105,7 +107,9 @@ def many(column: pd.Series[Any], *, coded: bool = False) -> Texts | None:
         return _of_categories(column, coded=coded)
     if pd.api.types.is_string_dtype(dtype):
         texts = _arrow(column)
-        return None if texts is None else _of_texts(texts, None, coded=coded)
+        if texts is None or (found := _of_texts(texts, None, coded=coded)) is not None or coded:
+            return None if texts is None else found
+        return _numbers(texts)
     return None
 
 
@@ -140,6 +144,23 @@ def _of_categories(column: pd.Series[Any], *, coded: bool) -> Texts | None:
 def _of_texts(texts: pa.Array, rows: Counts | None, *, coded: bool) -> Texts | None:
     held = texts if rows is None else texts.filter(pa.array(rows > 0))
     return texts_of(texts, rows) if differ(held, coded=coded) else None
+
+
+def _numbers(texts: pa.Array) -> Floats | None:
+    """None where one of them is a word, or a number as Arrow does not write it; what it reads is what pandas reads."""
+    some = texts.take(pa.array(_spread(len(texts)))).drop_null().to_pylist()
+    if len(set(some)) < _MOST or says_a_word([text for text in some if text.strip()][:_FIRST]):
+        return None
+    words = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), pa.array(["", *NULL_WORDS], texts.type))
+    known = pc.if_else(words, pa.scalar(None, texts.type), texts) if pc.any(words).as_py() else texts
+    try:
+        numbers = known.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return None
+    found: Floats = numbers.to_numpy(zero_copy_only=False)
+    # Where a number is none, and where there is none at all, what it is called tells: that is for all of them to say.
+    odd = numbers.null_count == len(numbers) or int(np.count_nonzero(np.isnan(found))) != numbers.null_count
+    return None if odd else found
 
 
 def differ(texts: pa.Array, *, coded: bool = False) -> bool:

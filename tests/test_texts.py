@@ -55,9 +55,16 @@ COLUMNS: dict[str, Callable[[], pd.Series]] = {
     "unsigned identifiers": lambda: pd.Series(IDENTIFIERS.astype(np.uint64) * 2),
     "identifiers with nulls": lambda: pd.Series(IDENTIFIERS).astype("Int64").mask(np.arange(ROWS) % 9 == 0),
 }
+NUMBERS: dict[str, Callable[[], pd.Series]] = {
+    "numbers": lambda: pd.Series([str(rank / 7) for rank in range(ROWS)], dtype="str"),
+    "numbers and nulls": lambda: pd.Series(with_gaps([str(rank / 7) for rank in range(ROWS)]), dtype="str"),
+    "numbers and words for nulls": lambda: pd.Series([*map(str, range(ROWS)), "NA", " n/a", "?", "-"], dtype="str"),
+    "numbers, and some are infinite": lambda: pd.Series([*map(str, range(ROWS)), "inf", "-inf", "1e999"], dtype="str"),
+}
 ALL_TOGETHER: dict[str, Callable[[], pd.Series]] = {
     "few": lambda: pd.Series(named(40), dtype="str"),
-    "numbers": lambda: pd.Series([str(rank / 8) for rank in range(ROWS)], dtype="str"),
+    "numbers that Arrow does not read": lambda: pd.Series([f" {rank / 8}" for rank in range(ROWS)], dtype="str"),
+    "numbers, and one that is called none": lambda: pd.Series([*map(str, range(ROWS)), "+nan"], dtype="str"),
     "numbers and, at last, a word": lambda: pd.Series([*map(str, range(ROWS)), "x"], dtype="str"),
     "others among the objects": lambda: pd.Series([*named(50_000), 3, True], dtype=object),
     "bytes among the objects": lambda: pd.Series([*named(50_000), b"name 3"], dtype=object),
@@ -65,6 +72,9 @@ ALL_TOGETHER: dict[str, Callable[[], pd.Series]] = {
     "numbers as categories": lambda: pd.Series(range(ROWS), dtype="category"),
     "whole numbers": lambda: pd.Series(range(ROWS)),
 }
+
+
+EVERY = {**COLUMNS, **NUMBERS, **ALL_TOGETHER}
 
 
 def naively(frame: pd.DataFrame, reference: tuple[ColumnProfile, ...] | None, coded: bool) -> ColumnProfile:
@@ -76,10 +86,10 @@ def naively(frame: pd.DataFrame, reference: tuple[ColumnProfile, ...] | None, co
         return profiles.describe_held("x", read) if reference is None else profiles.count_held(read, reference[0])
 
 
-@pytest.mark.parametrize("name", [*COLUMNS, *ALL_TOGETHER])
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("coded", [False, True])
 def test_the_counts_are_those_of_all_texts_told_apart(name: str, coded: bool) -> None:
-    column = {**COLUMNS, **ALL_TOGETHER}[name]()
+    column = EVERY[name]()
     frame, other = column.to_frame("x"), column.iloc[: len(column) * 9 // 10].iloc[::-1].to_frame("x")
     read = held.read(frame["x"], text=coded)
     reference = profiles.describe_held("x", read)
@@ -94,6 +104,12 @@ def test_they_are_not_told_apart(name: str) -> None:
     assert isinstance(held.read(COLUMNS[name]()), Texts)
 
 
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_that_are_written_as_texts_are_read_at_once(name: str) -> None:
+    assert isinstance(many(NUMBERS[name]()), np.ndarray)
+    assert isinstance(held.read(NUMBERS[name]()), held.Plain)
+
+
 @pytest.mark.parametrize("name", ALL_TOGETHER)
 def test_where_only_all_of_them_tell_what_they_mean_they_are(name: str) -> None:
     assert many(ALL_TOGETHER[name]()) is None
@@ -102,7 +118,7 @@ def test_where_only_all_of_them_tell_what_they_mean_they_are(name: str) -> None:
 def test_codes_stay_as_they_are_written() -> None:
     codes = pd.Series([f"{rank:05d}" for rank in range(ROWS)], dtype="str")
     assert isinstance(many(codes, coded=True), Texts)
-    assert many(codes) is None  # numbers, where the policy does not say otherwise
+    assert not isinstance(many(codes), Texts)  # numbers, where the policy does not say otherwise
     whole = pd.Series(np.arange(ROWS))
     assert isinstance(many(whole, coded=True), Texts)
     assert many(codes + ".0", coded=True) is None  # whether all of them are whole numbers shows in all of them only
@@ -118,14 +134,14 @@ def test_a_reference_of_other_texts_counts_them_as_new() -> None:
 NO_FILE = {"others among the objects", "bytes among the objects", "half a character"}
 
 
-@pytest.mark.parametrize("name", [name for name in {**COLUMNS, **ALL_TOGETHER} if name not in NO_FILE])
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in NO_FILE])
 @pytest.mark.parametrize("coded", [False, True])
 def test_a_file_holds_them_as_its_rows_do(
     name: str, coded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streamed, "BATCH", 4500)
     path, text = tmp_path / "x.parquet", ["x"] if coded else []
-    {**COLUMNS, **ALL_TOGETHER}[name]().to_frame("x").to_parquet(path, row_group_size=7000)
+    EVERY[name]().to_frame("x").to_parquet(path, row_group_size=7000)
     frame = pd.read_parquet(path)
     wanted = naively(frame, None, coded)
     assert streamed.describe(path, text=text) == (wanted,)
