@@ -50,12 +50,14 @@ class Page:
         tags: Of the run.
         artifacts: By key; Markdown as text.
         steps: Names of the task runs, sorted.
+        bars: Percent, by what was done.
     """
 
     name: str
     tags: list[str]
     artifacts: dict[str, Any]
     steps: list[str]
+    bars: dict[str, float]
 
 
 def page(ran: Ran) -> Page:
@@ -73,6 +75,7 @@ def page(ran: Ran) -> Page:
             tags=flow_run.tags,
             artifacts={str(one.key): one.data for one in artifacts},
             steps=sorted(step.name for step in steps),
+            bars={str(one.description): float(one.data) for one in artifacts if one.type == "progress"},  # type: ignore[arg-type]
         )
 
     return asyncio.run(ask())
@@ -121,8 +124,11 @@ def test_a_training_is_named_after_its_triggers_while_it_goes_on(first: Scene, m
 
     watched.__name__ = "make"
     monkeypatch.setattr(candidate, "make", watched)
+    monkeypatch.setattr(pages, "_PACE", 0.02)
     seen = page(first.run(retrain, CHANGED))
     assert "retrain churn: drift + performance + concept" in names
+    wanted = ("evaluation of churn", "candidate of churn", "evidence about the candidate of churn")
+    assert seen.bars == dict.fromkeys(wanted, 100.0)
     assert seen.name == "retrain churn: drift + performance + concept"
     assert {"observe churn", "split rows churn", "train churn", "gate churn"} <= set(seen.steps)
     rows = json.loads(seen.artifacts["gate-churn"])
@@ -185,7 +191,7 @@ def test_pictures_that_mlflow_does_not_take_and_a_page_that_cannot_be_left_chang
     assert "the report of churn could not be left in Prefect" in caplog.text
 
 
-def bars(first: Scene, doing: Callable[[Any], None]) -> dict[str, str]:
+def bars(first: Scene, doing: Callable[[Any], None]) -> dict[str, float]:
     """What a step leaves in the artifacts that tells how far it is."""
     from prefect import flow
 
@@ -202,7 +208,7 @@ def bars(first: Scene, doing: Callable[[Any], None]) -> dict[str, str]:
     def told(_case: Case, progress: Any) -> None:
         doing(progress)
 
-    return page(run(working)).artifacts
+    return page(run(working)).bars
 
 
 def test_progress_of_a_search_is_one_bar_that_ends_at_a_hundred(first: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +219,7 @@ def test_progress_of_a_search_is_one_bar_that_ends_at_a_hundred(first: Scene, mo
             progress(done, 40, "search of churn's parameters")
             time.sleep(0.01)
 
-    assert {key: float(value) for key, value in bars(first, search).items()} == {"progress-churn": 100}
+    assert bars(first, search) == {"search of churn's parameters": 100}
 
 
 def test_what_stands_still_for_two_seconds_has_a_bar_and_what_is_over_has_none(
@@ -227,4 +233,4 @@ def test_what_stands_still_for_two_seconds_has_a_bar_and_what_is_over_has_none(
         course.past()
         time.sleep(0.3)  # and never comes to its end
 
-    assert {key: float(value) for key, value in bars(first, fit).items()} == {"progress-churn": 25}
+    assert bars(first, fit) == {"candidate of churn": 25}
