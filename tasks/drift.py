@@ -90,6 +90,7 @@ def compare(
     nested = {*new.nested, *(() if old is None else old.nested)}
     if old is None:
         known, against = _in_production(policy, stores)
+        _refuse_unknown(drop, (*(column.name for column in known), *new.names, *nested))
         known = tuple(column for column in known if column.name not in apart)
     else:
         _refuse_unknown(drop, (*old.names, *new.names, *nested))
@@ -226,6 +227,8 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
+    if path.is_dir():
+        return DataError(f"{path} is a folder; name one Parquet file in it")
     if not path.is_file():
         return DataError(f"there is no file {path}; correct the path, or put the file there")
     return DataError(f"{path}: {error}")
