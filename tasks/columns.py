@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,9 @@ NULL_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "<na>", "-", "?"})
 """Words that stand for a missing number. In a column of words they may be words (NA is Namibia)."""
 
 _FIRST = 100
+
+_MIXED = frozenset({"mixed", "mixed-integer"})
+"""What pandas calls objects that are neither texts nor numbers nor moments."""
 
 _DIGITS = 15
 """Decimal digits that float64 holds, whatever they are."""
@@ -56,6 +59,19 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, np.generic):
         value = value.item()
     return str(value)
+
+
+def nested(frame: pd.DataFrame) -> dict[str, str]:
+    """Columns whose values are no single ones, and what they hold: lists, dictionaries, arrays, structs of Arrow's."""
+    found = {}
+    for name, kind in frame.dtypes.items():
+        if isinstance(kind, pd.ArrowDtype) and pa.types.is_nested(kind.pyarrow_dtype):
+            found[str(name)] = str(kind.pyarrow_dtype)
+        elif pd.api.types.is_object_dtype(kind) and pd.api.types.infer_dtype(frame[name]) in _MIXED:
+            held = next((type(value).__name__ for value in frame[name] if not isinstance(value, Hashable)), None)
+            if held is not None:
+                found[str(name)] = held
+    return found
 
 
 def tidy_column(values: pd.Series[Any], *, as_text: bool = False, parse: bool = True) -> pd.Series[Any]:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks import history, leaks, sources
-from tasks.columns import kind_of, text_of, tidy
+from tasks.columns import kind_of, nested, text_of, tidy
 from tasks.decide.intervals import clopper_pearson
 from tasks.moments import moments
 from tasks.policy import Data, Policy, as_utc
@@ -143,6 +143,7 @@ def _moments(raw: pd.DataFrame, policy: Policy) -> pd.DatetimeIndex:
 
 def _content_problems(raw: pd.DataFrame, policy: Policy) -> list[str]:
     data, known = policy.data, raw.loc[:, ~raw.columns.duplicated()]
+    known = known.drop(columns=list(nested(known)))
     if data.target not in known:
         return []
     frame = _tidied(known, data)
@@ -170,14 +171,22 @@ def _column_problems(raw: pd.DataFrame, data: Data) -> list[str]:
         if name not in there
     ]
     twice = sorted({name for name in there if there.count(name) > 1})
-    return problems + [f"data.source: column {name!r} is there twice; rename one of them" for name in twice]
+    problems += [f"data.source: column {name!r} is there twice; rename one of them" for name in twice]
+    dropped = set(data.drop) - {data.target, data.time_column, *data.key}
+    return problems + [
+        f"column {name!r} holds values of type {kind}, which are no single values; take them apart in the source, or "
+        "add the column to drop"
+        for name, kind in nested(raw.loc[:, ~raw.columns.duplicated()]).items()
+        if name not in dropped
+    ]
 
 
 def _tidied(raw: pd.DataFrame, data: Data) -> pd.DataFrame:
+    """What can be told of the rows: a dropped column of lists says nothing about them."""
     as_text = {*data.categorical, *(set(data.key) & set(data.drop))}
     if pd.api.types.is_bool_dtype(raw[data.target].dtype):
         as_text.add(data.target)  # a label that says True is not the number 1
-    return tidy(raw, text=as_text)
+    return tidy(raw.drop(columns=list(nested(raw))), text=as_text)
 
 
 def _dataset(frame: pd.DataFrame, time: pd.DatetimeIndex, policy: Policy, notes: tuple[str, ...]) -> Dataset:

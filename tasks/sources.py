@@ -136,7 +136,7 @@ def read_file(path: Path, *, text: Collection[str] = (), place: str = "data.sour
         return pd.read_csv(
             path, keep_default_na=False, na_values=[""], low_memory=False, dtype=dict.fromkeys(text, str)
         )
-    except (OSError, ValueError) as error:  # the parsers' errors are ValueErrors, arrow's too
+    except (OSError, ValueError, TypeError, NotImplementedError) as error:  # the parsers' and Arrow's errors are these
         kind = "Parquet" if path.suffix == ".parquet" else "CSV with a header line, in UTF-8"
         raise DataError(f"{place}: {path} cannot be read: {error}; it must be {kind}") from error
 

@@ -49,7 +49,7 @@ def describe(
         progress: Told (columns done, all of them, what is done).
 
     Raises:
-        ValueError: For a column of more than a million different texts.
+        ValueError: For a column of more than a million different texts, or of lists.
         OSError: When the file cannot be read.
     """
     found = []
@@ -78,6 +78,7 @@ def count(
         progress: Told (columns done, all of them, what is done).
 
     Raises:
+        ValueError: For a column of lists.
         OSError: When the file cannot be read.
     """
     found = []
@@ -106,6 +107,8 @@ class _Column:
         self._reading: Reading | None = "coded" if text else None
         self._floats = self._texts = False
         kind = file.schema_arrow.field(name).type
+        if pa.types.is_nested(kind):
+            raise ValueError(f"column {name!r} holds values of type {kind}, which are no single values: leave it out")
         if pa.types.is_integer(kind):
             self._look(text=text)
         elif pa.types.is_dictionary(kind):

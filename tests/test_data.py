@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -258,6 +259,27 @@ def test_all_problems_are_told_at_once(tmp_path: Path, place: Stores) -> None:
     said = problems_of(policy(csv(tmp_path, frame), data={"key": ["id"]}), place)
     for part in ("'empty' is empty", "'far' is infinite", "only one class: maybe", "min_rows", "3 rows repeat"):
         assert part in said, part
+
+
+def test_a_column_of_lists_is_named_with_the_remedy_and_may_be_dropped(tmp_path: Path, place: Stores) -> None:
+    path = tmp_path / "rows.parquet"
+    rows().assign(tags=[[1, 2]] * 300 + [None] * 300, parts=[{"a": 1}] * 600).to_parquet(path)
+    said = problems_of(policy(path, data={"drop": ["id", "amount", "size_"]}), place)
+    assert "column 'tags' holds values of type ndarray, which are no single values" in said
+    assert "column 'parts' holds values of type" in said
+    assert "did you mean 'size'" in said  # everything at once
+    of = policy(path, data={"drop": ["id", "amount", "tags", "parts"]})
+    dataset = read(of, place)
+    validate(dataset, of)
+    assert list(dataset.features) == ["size", "plan", "noise"]
+    assert "column 'tags' holds values" in problems_of(policy(path, data={"key": ["tags"]}), place)
+
+
+def test_a_type_that_pandas_cannot_read_back_is_told_of_the_file(tmp_path: Path, place: Stores) -> None:
+    structs = pd.Series([{"a": 1}] * 600, dtype=pd.ArrowDtype(pa.struct({"a": pa.int64()})))
+    rows().assign(parts=structs).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"rows\.parquet cannot be read: .*struct.*; it must be Parquet"):
+        read(policy(tmp_path / "rows.parquet"), place)
 
 
 def test_exact_repeats_are_refused_dropped_or_kept_as_the_policy_says(tmp_path: Path, place: Stores) -> None:

@@ -147,6 +147,12 @@ def test_a_column_that_names_rows_is_refused_as_a_reference_and_counted_against_
     assert (found.categories, found.counts, found.nulls) == (("b", "a"), (2, 1, 20), 1)
 
 
+def test_a_column_of_lists_is_named_with_the_remedy(tmp_path: Path) -> None:
+    pd.DataFrame({"x": [1.0, 2.0], "y": [[1], [2]]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"column 'y' holds values of type list<.*leave it out"):
+        streamed.describe(tmp_path / "x.parquet")
+
+
 def test_only_the_columns_that_are_asked_for_are_read_and_progress_is_told(tmp_path: Path) -> None:
     pd.DataFrame({"x": [1.0, 2.0], "y": [[1], [2]], "z": ["a", "b"]}).to_parquet(tmp_path / "x.parquet")
     told: list[tuple[int, int, str]] = []
