@@ -72,7 +72,7 @@ def compare(
     """Hold the rows of a file against those of an older one, or against the profile of the version in Production.
 
     Args:
-        recent: Parquet or CSV.
+        recent: Parquet or CSV, or a folder of Parquet files that hold one table.
         reference: The older one; None: the profile, which takes a policy and stores.
         policy: Whose columns and limits count; None: all columns, and the limits that a policy has by default.
         stores: Where the ledger is.
@@ -173,16 +173,15 @@ class _File:
         Raises:
             DataError: When it cannot be read.
         """
-        if path.suffix != ".parquet":
+        if path.suffix != ".parquet" and not path.is_dir():
             frame = read_file(path, text=text, place="file").rename(columns=str)
             return cls(path, tuple(frame.columns), (), frame)
         import pyarrow as pa  # noqa: PLC0415  a CSV needs none
-        import pyarrow.parquet as pq  # noqa: PLC0415  see above
 
-        try:
-            schema = pq.read_schema(path)
-        except (OSError, pa.ArrowException) as error:
-            raise _unreadable(path, error) from error
+        from tasks import parquet  # noqa: PLC0415  see above
+
+        with _readable(path):
+            schema = parquet.opened(path).schema
         nested = tuple(one.name for one in schema if pa.types.is_nested(one.type) or pa.types.is_binary(one.type))
         index = [one for one in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(one, str)]
         names = tuple(one for one in schema.names if one not in nested and one not in index)
@@ -227,17 +226,15 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    if path.is_dir():
-        return DataError(f"{path} is a folder; name one Parquet file in it")
-    if not path.is_file():
+    if not path.exists():
         return DataError(f"there is no file {path}; correct the path, or put the file there")
     return DataError(f"{path}: {error}")
 
 
 def main(
-    recent: Annotated[Path, typer.Argument(help="Parquet or CSV file of recent rows.")],
+    recent: Annotated[Path, typer.Argument(help="Parquet or CSV file of recent rows, or a folder of Parquet.")],
     *,
-    reference: Annotated[Path | None, typer.Option(help="Older file; without: the version in Production.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Of older rows; without: the version in Production.")] = None,
     policy: Annotated[str, typer.Option(help="Whose columns and limits count: a model's name or a path.")] = "",
     drop: Annotated[str, typer.Option(help="Columns to leave out, with commas between them.")] = "",
     ks: Annotated[bool, typer.Option("--ks", help="Tell the Kolmogorov-Smirnov distance of each number.")] = False,

@@ -1,4 +1,4 @@
-"""Streamed: the profile of a Parquet file that need not fit into memory, column by column and batch by batch.
+"""Streamed: the profile of Parquet that need not fit into memory, column by column and batch by batch.
 
 The same profile as :func:`tasks.profile.describe` and :func:`tasks.profile.count` make of ``tidy`` of all of it.
 Counting needs the memory of a batch, however many rows there are. Describing a number needs all of its values once, in
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tasks import parquet
 from tasks.columns import is_too_large, of_decimals
 from tasks.held import Held, Levels, Plain, Reading, parts, ranked
 from tasks.profile import count_held, describe_held, merge, unlike
@@ -25,8 +25,6 @@ from tasks.progress import Progress, silent
 from tasks.records import ColumnProfile
 from tasks.texts import Texts, differ, texts_of, together
 
-BATCH = 1 << 17
-"""Rows that are read at a time."""
 MOST = 1_000_000
 """Different texts of a column beyond which it names its rows and says nothing about them."""
 
@@ -39,26 +37,25 @@ def describe(
     ks: bool = False,
     progress: Progress = silent,
 ) -> tuple[ColumnProfile, ...]:
-    """The reference profile of a Parquet file.
+    """The reference profile of a Parquet file, or of a folder of them.
 
     Args:
-        path: Of the file.
+        path: Of the file or the folder.
         columns: Which ones, in this order; None: all.
         text: Columns that stay text although they look like numbers.
         ks: See :func:`tasks.profile.describe`.
         progress: Told (columns done, all of them, what is done).
 
     Raises:
-        ValueError: For a column of more than a million different texts, or of lists.
-        OSError: When the file cannot be read.
+        ValueError: For a column of more than a million different texts, or of lists, and files of different columns.
+        OSError: When a file cannot be read.
     """
-    found = []
-    with _opened(path) as file:
-        names = list(file.schema_arrow.names if columns is None else columns)
-        for done, name in enumerate(names):
-            progress(done, len(names), f"profile of {path.name}")
-            found.append(describe_held(name, _held(_Column(file, name, text=name in text)), ks=ks))
-        progress(len(names), len(names), f"profile of {path.name}")
+    table, found = parquet.opened(path), []
+    names = list(table.schema.names if columns is None else columns)
+    for done, name in enumerate(names):
+        progress(done, len(names), f"profile of {path.name}")
+        found.append(describe_held(name, _held(_Column(table, name, text=name in text)), ks=ks))
+    progress(len(names), len(names), f"profile of {path.name}")
     return tuple(found)
 
 
@@ -69,50 +66,41 @@ def count(
     text: Collection[str] = (),
     progress: Progress = silent,
 ) -> tuple[ColumnProfile, ...]:
-    """The rows of a Parquet file in the bins of a reference; a column that is not there is left out.
+    """The rows of a Parquet file or folder in the bins of a reference; a column that is not there is left out.
 
     Args:
-        path: Of the file.
+        path: Of the file or the folder.
         reference: From :func:`describe`.
         text: Columns that stay text although they look like numbers.
         progress: Told (columns done, all of them, what is done).
 
     Raises:
-        ValueError: For a column of lists.
-        OSError: When the file cannot be read.
+        ValueError: For a column of lists, and files of different columns.
+        OSError: When a file cannot be read.
     """
-    found = []
-    with _opened(path) as file:
-        known = [column for column in reference if column.name in file.schema_arrow.names]
-        for done, column in enumerate(known):
-            progress(done, len(known), f"counts of {path.name}")
-            found.append(_counted(_Column(file, column.name, text=column.name in text), column))
-        progress(len(known), len(known), f"counts of {path.name}")
+    table, found = parquet.opened(path), []
+    known = [column for column in reference if column.name in table.schema.names]
+    for done, column in enumerate(known):
+        progress(done, len(known), f"counts of {path.name}")
+        found.append(_counted(_Column(table, column.name, text=column.name in text), column))
+    progress(len(known), len(known), f"counts of {path.name}")
     return tuple(found)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    schema = pq.read_schema(path)
-    # The file has the different texts of each column as a dictionary: nothing needs to look for them in the rows.
-    texts = [one.name for one in schema if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)]
-    return pq.ParquetFile(path, read_dictionary=texts)
-
-
 class _Column:
-    """One column of a file, as often as it is asked for."""
+    """One column of a table, as often as it is asked for."""
 
-    def __init__(self, file: pq.ParquetFile, name: str, *, text: bool) -> None:
-        self.file, self.name = file, name
-        self.rows: int = file.metadata.num_rows
+    def __init__(self, table: parquet.Table, name: str, *, text: bool) -> None:
+        self.table, self.name, self.rows = table, name, table.rows
         self._reading: Reading | None = "coded" if text else None
         self._floats = self._texts = False
-        kind = file.schema_arrow.field(name).type
+        kind = table.schema.field(name).type
         if pa.types.is_nested(kind):
             raise ValueError(f"column {name!r} holds values of type {kind}, which are no single values: leave it out")
         if pa.types.is_integer(kind):
             self._look(text=text)
-        elif pa.types.is_dictionary(kind):
-            first = next(self._arrays(), None)
+        elif parquet.is_text(kind):
+            first = next(table.batches(name), None)
             self._texts = first is not None and differ(first.cast(pa.large_string()), coded=text)
 
     def _look(self, *, text: bool) -> None:
@@ -120,7 +108,7 @@ class _Column:
 
         One that is too large makes codes of all of them.
         """
-        arrays = list(self._bounds())
+        arrays = list(self.table.bounds(self.name))
         rounded = any(array.null_count for array in arrays) and not self._has_nulls_of_its_own()
         large = any(is_too_large(array.drop_null().to_pandas()) for array in arrays)
         self._texts = not rounded and (text or large)
@@ -128,30 +116,13 @@ class _Column:
 
     def _has_nulls_of_its_own(self) -> bool:
         """Whether pandas wrote the column from a type that holds whole numbers and nulls, and reads it as one."""
-        told = (self.file.schema_arrow.pandas_metadata or {}).get("columns", [])
+        told = (self.table.schema.pandas_metadata or {}).get("columns", [])
         kind = next((one.get("numpy_type", "") for one in told if one.get("field_name") == self.name), "")
         return kind.startswith(("Int", "UInt")) or kind.endswith("[pyarrow]")
 
-    def _bounds(self) -> Iterator[pa.Array]:
-        """Arrays that have the extremes and the nulls of the column; what the file says of them, or else the rows."""
-        kind, place = self.file.schema_arrow.field(self.name).type, self.file.schema_arrow.names.index(self.name)
-        flat = self.file.metadata.num_columns == len(self.file.schema_arrow.names)
-        groups = [self.file.metadata.row_group(number) for number in range(self.file.num_row_groups)]
-        told = [group.column(place).statistics for group in groups] if flat else []
-        known = [one for one in told if one is not None and one.has_min_max and one.has_null_count]
-        if flat and len(known) == len(groups):
-            nulls = [None] * any(one.null_count for one in known)
-            yield pa.array([*nulls, *(end for one in known for end in (one.min, one.max))], kind)
-        else:
-            yield from self._arrays()
-
-    def _arrays(self) -> Iterator[pa.Array]:
-        for batch in self.file.iter_batches(BATCH, columns=[self.name], use_threads=False):
-            yield batch.column(0)
-
     def parts(self) -> Iterator[Plain | Levels | Texts]:
         """Batch by batch."""
-        for array in self._arrays():
+        for array in self.table.batches(self.name):
             if self._texts:
                 yield texts_of(array.cast(pa.large_string()))
                 continue
@@ -174,7 +145,7 @@ def _held(column: _Column) -> Held:
         if isinstance(part, Texts):
             texts.append(part)
             # Bringing them together now and then keeps what is held small, and costs little beside reading them.
-            if sum(len(one.values) for one in texts[1:]) > max(BATCH, len(texts[0].values)):
+            if sum(len(one.values) for one in texts[1:]) > max(parquet.BATCH, len(texts[0].values)):
                 texts = [_fitting(column.name, texts)]
             continue
         if isinstance(part, Levels):

@@ -133,8 +133,6 @@ def test_everything_that_is_wrong_with_the_files_is_told_at_once(tmp_path: Path,
         compare(june, june, drop=["plans"])
     with pytest.raises(DataError, match=r"nothing to compare with; name an older file \(--reference\) or a policy"):
         compare(june)
-    with pytest.raises(DataError, match=r"is a folder; name one Parquet file in it"):
-        compare(june, _folder(tmp_path))
     with pytest.raises(DataError, match=r"no column of june\.parquet is left to compare"):
         compare(june, june, drop=list(rows(1).columns))
     shown = run(june, "--reference", tmp_path / "gone.csv")
@@ -190,11 +188,6 @@ def test_without_an_older_file_rows_are_held_against_what_production_learned_fro
         compare(july, policy=asked, stores=stores, drop=["plam"])
     assert found.against == "what version 1 of churn was trained on"
     assert found.columns == compare(july, _written(tmp_path, rows(4000)), policy=asked).columns
-
-
-def _folder(folder: Path) -> Path:
-    (folder / "parts.parquet").mkdir()
-    return folder / "parts.parquet"
 
 
 def _written(folder: Path, frame: pd.DataFrame) -> Path:

@@ -17,8 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
+from tasks import parquet, streamed
 from tasks import profile as profiles
-from tasks import streamed
 from tasks.bins import fill
 from tasks.columns import tidy
 from tasks.decide import drift
@@ -87,7 +87,7 @@ def test_a_column_of_any_type_is_counted_as_if_it_had_been_tidied_first(name: st
 def test_a_file_is_profiled_as_its_rows_are_however_it_is_cut(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streamed, "BATCH", 2)
+    monkeypatch.setattr(parquet, "BATCH", 2)
     frame = COLUMNS[name].to_frame("x")
     frame.to_parquet(tmp_path / "x.parquet", row_group_size=3)
     rows = tidy(pd.read_parquet(tmp_path / "x.parquet"))
@@ -102,7 +102,7 @@ def test_a_file_is_profiled_as_its_rows_are_however_it_is_cut(
 
 
 def test_codes_of_a_file_stay_text_where_the_policy_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamed, "BATCH", 2)
+    monkeypatch.setattr(parquet, "BATCH", 2)
     frame = pd.DataFrame({"code": [1.0, None, 3.0, 1.0], "word": ["007", "7", None, "x"], "n": [1, 2, 3, 4]})
     frame.to_parquet(tmp_path / "x.parquet")
     wanted = profiles.describe(tidy(pd.read_parquet(tmp_path / "x.parquet"), text=("code", "word")))
@@ -113,7 +113,7 @@ def test_codes_of_a_file_stay_text_where_the_policy_says_so(tmp_path: Path, monk
 
 
 def test_types_that_only_a_file_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamed, "BATCH", 2)
+    monkeypatch.setattr(parquet, "BATCH", 2)
     table = pa.table(
         {
             "flag": pa.array([True, None, False, True]),
@@ -136,7 +136,7 @@ def test_types_that_only_a_file_has(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_column_that_names_rows_is_refused_as_a_reference_and_counted_against_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streamed, "BATCH", 3)
+    monkeypatch.setattr(parquet, "BATCH", 3)
     monkeypatch.setattr(streamed, "MOST", 4)
     reference = profiles.describe(pd.DataFrame({"x": pd.Series(["a", "b", "b"], dtype=object)}))
     values = [*(f"row {number}" for number in range(20)), "b", "a", None, "b"]

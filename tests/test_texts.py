@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tasks import held, streamed
+from tasks import held, parquet, streamed
 from tasks import profile as profiles
 from tasks.columns import tidy
 from tasks.records import ColumnProfile
@@ -139,7 +139,7 @@ NO_FILE = {"others among the objects", "bytes among the objects", "half a charac
 def test_a_file_holds_them_as_its_rows_do(
     name: str, coded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streamed, "BATCH", 4500)
+    monkeypatch.setattr(parquet, "BATCH", 4500)
     path, text = tmp_path / "x.parquet", ["x"] if coded else []
     EVERY[name]().to_frame("x").to_parquet(path, row_group_size=7000)
     frame = pd.read_parquet(path)
@@ -152,7 +152,7 @@ def test_a_file_holds_them_as_its_rows_do(
 def test_a_file_whose_texts_name_its_rows_is_refused_as_a_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streamed, "BATCH", 4500)
+    monkeypatch.setattr(parquet, "BATCH", 4500)
     monkeypatch.setattr(streamed, "MOST", 8000)
     COLUMNS["every one another"]().to_frame("x").to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"column 'x' has more than 8,000 different texts.*leave it out"):

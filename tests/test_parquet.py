@@ -1,0 +1,95 @@
+"""A folder of Parquet files is one table, as if its rows were in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks import parquet, streamed
+from tasks import profile as profiles
+from tasks.columns import tidy
+from tasks.drift import compare
+from tasks.sources import DataError
+
+ROWS = 6000
+
+
+def rows(n: int = ROWS, *, seed: int = 0) -> pd.DataFrame:
+    draw = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "number": np.where(draw.random(n) < 0.1, np.nan, draw.normal(size=n)),
+            "whole": draw.integers(0, 10**9, n),
+            "gaps": pd.Series(draw.integers(2**54, 2**60, n)).astype("Int64").mask(draw.random(n) < 0.1),
+            "plan": draw.choice(["basic", "plus", "pro"], n),
+            "customer": [f"c{rank}" for rank in draw.permutation(n)],
+            "when": pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(draw.integers(0, 10**6, n), unit="s"),
+            "late": pd.Series([None] * (n // 2) + ["x", "y"] * (n // 4), dtype=object),
+        }
+    )
+
+
+def split(frame: pd.DataFrame, folder: Path, parts: int = 4) -> Path:
+    """Into files of several folders, beside what engines leave there."""
+    for number, places in enumerate(np.array_split(np.arange(len(frame)), parts)):
+        inside = folder / f"month={number // 2}"
+        inside.mkdir(parents=True, exist_ok=True)
+        part = frame.iloc[places].reset_index(drop=True)
+        part.to_parquet(inside / f"part-{number}.parquet", row_group_size=700)
+    (folder / "_SUCCESS").touch()
+    (folder / "_spark_metadata").mkdir()
+    (folder / "_spark_metadata" / "note.parquet").write_text("no Parquet")
+    (folder / ".tmp.parquet").write_text("half a file")
+    return folder
+
+
+def test_its_profile_is_that_of_all_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "BATCH", 1000)
+    frame, other = rows(), rows(seed=1)
+    frame.to_parquet(tmp_path / "one.parquet")
+    folder, recent = split(frame, tmp_path / "many"), split(other, tmp_path / "recent", parts=3)
+    found = streamed.describe(folder, ks=True)
+    assert found == streamed.describe(tmp_path / "one.parquet", ks=True)
+    assert found == profiles.describe(tidy(frame), ks=True)
+    assert streamed.count(recent, found) == profiles.count(tidy(other), found)
+    coded = streamed.describe(folder, text=["whole", "gaps"])
+    assert coded == profiles.describe(tidy(frame, text=["whole", "gaps"]))
+
+
+def test_a_column_without_a_value_in_one_part_has_the_type_of_the_others(tmp_path: Path) -> None:
+    split(rows(), tmp_path / "many")
+    first = pq.read_schema(tmp_path / "many" / "month=0" / "part-0.parquet")
+    assert pa.types.is_null(first.field("late").type)
+    table = parquet.opened(tmp_path / "many")
+    assert parquet.is_text(table.schema.field("late").type)
+    (late,) = streamed.describe(tmp_path / "many", ["late"])
+    assert (late.categories, late.counts, late.nulls) == (("x", "y"), (ROWS // 4, ROWS // 4, 0), ROWS // 2)
+
+
+def test_files_that_do_not_hold_the_same_columns_are_refused_with_all_that_differs(tmp_path: Path) -> None:
+    pd.DataFrame({"a": [1], "b": ["x"], "c": [1.0]}).to_parquet(tmp_path / "1.parquet")
+    pd.DataFrame({"a": [1.5], "b": ["x"], "d": [1]}).to_parquet(tmp_path / "2.parquet")
+    said = r"1\.parquet and 2\.parquet of one folder do not hold the same columns: c is only in one of them; "
+    with pytest.raises(ValueError, match=said + r"d is only in one of them; a is int64 and double; write them alike"):
+        parquet.opened(tmp_path)
+    with pytest.raises(DataError, match=r"do not hold the same columns"):
+        compare(tmp_path, tmp_path)
+
+
+def test_a_folder_without_parquet_is_told(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    with pytest.raises(DataError, match=r"the folder .* has no Parquet file in it"):
+        compare(tmp_path, tmp_path)
+
+
+def test_two_folders_are_compared(tmp_path: Path) -> None:
+    moved = rows(seed=1).assign(number=lambda frame: frame["number"] + 2)
+    found = compare(split(moved, tmp_path / "july"), split(rows(), tmp_path / "june"), drop=["when", "gaps"])
+    assert found.finding.evidence["features"] == ["number"]
+    assert found.against == "june"
+    assert found.notes == ()
