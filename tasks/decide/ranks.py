@@ -35,21 +35,42 @@ def placements(positive: NDArray[np.bool_], score: Floats, hits: int) -> Floats:
         hits: How many are positive; not none, and not all.
     """
     order, ordered = _sorted(score)
-    right = np.take(positive, order)
-    ends = _ends(ordered)
-    placement = np.empty(score.size)
+    right, ends = np.take(positive, order), _ends(ordered)
     if ends.size == score.size:
-        hit, miss = np.flatnonzero(right), np.flatnonzero(~right)
-        placement[order[hit]] = (hit - np.arange(hits)) / (score.size - hits)
-        placement[order[miss]] = 1 - (miss - np.arange(score.size - hits)) / hits
-        return placement
-    sizes, upto = np.diff(ends, prepend=0), np.cumsum(right)[ends - 1]
-    here = np.diff(upto, prepend=0)
+        return _of_one_kind(right, order, hits)
+    sizes, tied = np.diff(ends, prepend=0), order
+    if 2 * ends.size < score.size:
+        placement = np.empty(score.size)
+    else:
+        # Most scores are one of a kind: what lies below each of them is counted without looking for its equals.
+        placement = _of_one_kind(right, order, hits)
+        groups = np.flatnonzero(sizes > 1)
+        ends, sizes = ends[groups], sizes[groups]
+        tied = order[_rows(ends, sizes)]
+    known = np.cumsum(right)
+    upto = known[ends - 1]
+    here: NDArray[np.intp] = upto - np.where(ends > sizes, known[ends - sizes - 1], 0)
     below, above = (ends - upto) - (sizes - here) / 2, upto - here / 2
-    placement[order] = np.where(
-        right, np.repeat(below / (score.size - hits), sizes), np.repeat(1 - above / hits, sizes)
+    placement[tied] = np.where(
+        np.take(positive, tied), np.repeat(below / (score.size - hits), sizes), np.repeat(1 - above / hits, sizes)
     )
     return placement
+
+
+def _of_one_kind(right: NDArray[np.bool_], order: NDArray[np.intp], hits: int) -> Floats:
+    """The same where no two scores are equal; ``right`` is in the order of the scores."""
+    placement = np.empty(order.size)
+    hit, miss = np.flatnonzero(right), np.flatnonzero(~right)
+    placement[order[hit]] = (hit - np.arange(hits)) / (order.size - hits)
+    placement[order[miss]] = 1 - (miss - np.arange(order.size - hits)) / hits
+    return placement
+
+
+def _rows(ends: NDArray[np.intp], sizes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Places of the rows of some groups, one group after the other."""
+    total = np.cumsum(sizes)
+    starts: NDArray[np.intp] = np.repeat(ends - total, sizes)
+    return starts + np.arange(starts.size)
 
 
 def _sorted(values: Floats) -> tuple[NDArray[np.intp], Floats]:
