@@ -152,7 +152,7 @@ def open_case(
     scratch = Path(tempfile.mkdtemp(prefix="backstop-")) if dry_run else None
     if scratch is not None:
         where = where.rehearsed(scratch)
-    ledger = _opened(where.ledger, moment)
+    ledger = open_ledger(where.ledger, moment)
     if scratch is not None:
         weakref.finalize(ledger, shutil.rmtree, scratch, ignore_errors=True)
     return Case(
@@ -168,7 +168,16 @@ def open_case(
     )
 
 
-def _opened(url: str, moment: datetime | None) -> Ledger:
+def open_ledger(url: str, moment: datetime | None = None) -> Ledger:
+    """The ledger, or one clear error.
+
+    Args:
+        url: Of its database.
+        moment: The present, where a past is played again; None: the clock tells.
+
+    Raises:
+        LedgerError: When it cannot be opened; the message holds no password.
+    """
     try:
         # A past that is played again takes effect in the past; otherwise the ledger reads the clock when it is written.
         return Ledger.open(url) if moment is None else Ledger.open(url, clock=lambda: moment)

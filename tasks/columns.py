@@ -18,6 +18,8 @@ NULL_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "<na>", "-", "?"})
 
 _FIRST = 100
 
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
 _MIXED = frozenset({"mixed", "mixed-integer"})
 """What pandas calls objects that are neither texts nor numbers nor moments."""
 
@@ -76,7 +78,7 @@ def nested(frame: pd.DataFrame) -> dict[str, str]:
 
 def tidy_column(values: pd.Series[Any], *, as_text: bool = False, parse: bool = True) -> pd.Series[Any]:
     """One column, as :func:`tidy` makes it."""
-    values = values.reset_index(drop=True)
+    values = plain(values.reset_index(drop=True))
     if isinstance(values.dtype, pd.CategoricalDtype) or is_foreign(values.dtype):
         values = values.astype(object)
     if as_text:
@@ -88,6 +90,22 @@ def tidy_column(values: pd.Series[Any], *, as_text: bool = False, parse: bool = 
     if pd.api.types.is_numeric_dtype(values.dtype):  # booleans are numeric to pandas
         return _coded(values) if is_too_large(values) else _floats(values)
     return _from_objects(values, parse=parse)
+
+
+def plain(values: pd.Series[Any]) -> pd.Series[Any]:
+    """A column of a type that pandas holds and can hardly do anything with, in one that it can."""
+    dtype = values.dtype
+    if isinstance(dtype, pd.SparseDtype):
+        return pd.Series(values.array.to_dense(), name=values.name)
+    if not isinstance(dtype, pd.ArrowDtype):
+        return values
+    kind = dtype.pyarrow_dtype
+    if pa.types.is_duration(kind):
+        return pd.Series(values.to_numpy(dtype=f"timedelta64[{kind.unit}]"), name=values.name)
+    for view, whole in ((pa.string_view(), pa.large_string()), (pa.binary_view(), pa.large_binary())):
+        if kind == view:
+            return pd.Series(pa.array(values).cast(whole), dtype=pd.ArrowDtype(whole), name=values.name)
+    return values
 
 
 def is_foreign(dtype: Any) -> bool:
@@ -127,9 +145,12 @@ def _quotients(values: pa.Array) -> np.ndarray[Any, Any]:
 
 
 def _days(values: pd.Series[Any]) -> pd.Series[Any]:
-    zone = values.dt.tz is not None
-    origin = pd.Timestamp(0, tz="UTC") if zone else pd.Timestamp(0)
-    return ((values - origin) / pd.Timedelta(days=1)).astype(np.float64)
+    """Since 1970, in whatever unit they are held: 9999-12-31 is no moment that nanoseconds reach."""
+    moments = pa.array(values.dt.tz_convert(None) if values.dt.tz is not None else values)
+    per_day = 86_400 * _PER_SECOND[moments.type.unit]
+    counts = moments.cast(pa.int64())
+    found = counts.to_numpy(zero_copy_only=False) if isinstance(counts, pa.Array) else counts.to_numpy()
+    return pd.Series(found.astype(np.float64) / per_day)  # numpy has NaN where Arrow has a null
 
 
 def is_too_large(values: pd.Series[Any]) -> bool:

@@ -34,13 +34,14 @@ FORMAT = 2
 2: whole numbers are kept in as few bytes as they need.
 """
 
-RULES = 3
+RULES = 4
 """Of the judges: raised whenever one of them says something else about the same evidence than it did before.
 
 What an older one said is then told apart from what was changed. A test holds the judges against verdicts of old.
 2: as long as a watch has not settled, its findings have no interval.
 3: the trigger ``concept``; a version that is bad together with another one is not rolled back; the gate and the shadow
 say which loss they would have found.
+4: a column of which the reference holds no value has no type that it could have changed.
 """
 
 _LIMIT = 2**31

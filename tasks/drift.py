@@ -23,8 +23,8 @@ from rich.text import Text
 
 from tasks import policy_file
 from tasks import profile as profiles
+from tasks.case import LedgerError, open_ledger
 from tasks.decide import drift, phrase
-from tasks.ledger import Ledger
 from tasks.policy import Data, DriftTrigger, Policy
 from tasks.policy_problem import near
 from tasks.progress import Progress, on_terminal, silent
@@ -40,6 +40,7 @@ _MARKS: dict[Outcome, str] = {"ok": "green", "breach": "red", "unknown": "yellow
 _WORDS: dict[Outcome, str] = {"ok": "as it was", "breach": "drifted", "unknown": "unknown"}
 _CODES: dict[Outcome, int] = {"ok": 0, "breach": 1, "unknown": 3}
 _SHOWN = 30
+_CSV = (".csv", ".csv.gz")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,11 +98,12 @@ def compare(
         wanted = [name for name in old.names if name not in apart]
         known, against = old.describe(wanted, text, ks=ks or rules.ks, told=progress), old.path.name
     if not known:
-        raise DataError(f"no column of {against} is left to compare; drop fewer of them")
+        remedy = "drop fewer of them" if apart else "name another file"
+        raise DataError(f"no column of {against} is left to compare; {remedy}")
     found = new.count(known, text, told=progress)
     names, notes = {column.name for column in known}, []
-    if nested - apart:
-        notes.append(f"not compared, since what they hold is no single value: {phrase.listing(sorted(nested - apart))}")
+    if left := sorted(nested - apart - names):
+        notes.append(f"not compared, since what they hold is no single value: {phrase.listing(left)}")
     added = [name for name in new.names if name not in names and name not in apart]
     if added:
         notes.append(f"{recent.name} has columns that {against} does not have: {phrase.listing(added)}")
@@ -130,7 +132,7 @@ def _apart(data: Data) -> set[str]:
 def _refuse_unknown(drop: Sequence[str], there: Sequence[str]) -> None:
     problems = [f"--drop: there is no column {name!r}{near(name, there)}" for name in drop if name not in there]
     if problems:
-        raise DataError(*problems)
+        raise DataError(*problems, f"there are: {phrase.listing(list(there))}")
 
 
 def _in_production(policy: Policy | None, stores: Stores | None) -> tuple[tuple[ColumnProfile, ...], str]:
@@ -139,7 +141,7 @@ def _in_production(policy: Policy | None, stores: Stores | None) -> tuple[tuple[
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="backstop-")))
         # To look into a ledger that is not there must not make one.
-        ledger = stack.enter_context(Ledger.open(stores.rehearsed(scratch).ledger))
+        ledger = stack.enter_context(open_ledger(stores.rehearsed(scratch).ledger))
         version = ledger.standing(policy.model).production
         stored = None if version is None else ledger.profile(policy.model, version)
     if stored is None:
@@ -147,7 +149,11 @@ def _in_production(policy: Policy | None, stores: Stores | None) -> tuple[tuple[
         raise DataError(
             f"{policy.model}: {what}, so there is nothing to compare with; name an older file (--reference)"
         )
-    return profiles.from_plain(stored).columns, f"what version {version} of {policy.model} was trained on"
+    try:
+        columns = profiles.from_plain(stored).columns
+    except ValueError as error:
+        raise DataError(f"the profile of version {version} of {policy.model} in the ledger: {error}") from error
+    return columns, f"what version {version} of {policy.model} was trained on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +163,7 @@ class _File:
     Attributes:
         path: Of it.
         names: Columns that can be counted.
-        nested: Those that cannot: they hold lists, or bytes.
+        nested: Those that cannot: they hold lists.
         frame: The rows of a CSV; those of Parquet are read when they are counted.
     """
 
@@ -173,18 +179,21 @@ class _File:
         Raises:
             DataError: When it cannot be read.
         """
-        if path.suffix != ".parquet" and not path.is_dir():
+        with _readable(path):
+            folder = path.is_dir()
+        if path.name.endswith(_CSV):
             frame = read_file(path, text=text, place="file").rename(columns=str)
             return cls(path, tuple(frame.columns), (), frame)
+        if path.suffix != ".parquet" and not folder:
+            raise DataError(f"{path}: neither a folder nor one of {', '.join((*_CSV, '.parquet'))}; name such a file")
         import pyarrow as pa  # noqa: PLC0415  a CSV needs none
 
         from tasks import parquet  # noqa: PLC0415  see above
 
         with _readable(path):
             schema = parquet.opened(path).schema
-        nested = tuple(one.name for one in schema if pa.types.is_nested(one.type) or pa.types.is_binary(one.type))
-        index = [one for one in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(one, str)]
-        names = tuple(one for one in schema.names if one not in nested and one not in index)
+        nested = tuple(one.name for one in schema if pa.types.is_nested(one.type))
+        names = tuple(one for one in schema.names if one not in nested)
         return cls(path, names, nested)
 
     def describe(
@@ -226,15 +235,15 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    if not path.exists():
+    if isinstance(error, FileNotFoundError):
         return DataError(f"there is no file {path}; correct the path, or put the file there")
     return DataError(f"{path}: {error}")
 
 
 def main(
-    recent: Annotated[Path, typer.Argument(help="Parquet or CSV file of recent rows, or a folder of Parquet.")],
+    recent: Annotated[str, typer.Argument(help="Parquet or CSV file of recent rows, or a folder of Parquet.")],
     *,
-    reference: Annotated[Path | None, typer.Option(help="Of older rows; without: the version in Production.")] = None,
+    reference: Annotated[str, typer.Option(help="Of older rows; without: the version in Production.")] = "",
     policy: Annotated[str, typer.Option(help="Whose columns and limits count: a model's name or a path.")] = "",
     drop: Annotated[str, typer.Option(help="Columns to leave out, with commas between them.")] = "",
     ks: Annotated[bool, typer.Option("--ks", help="Tell the Kolmogorov-Smirnov distance of each number.")] = False,
@@ -247,25 +256,29 @@ def main(
         typer.BadParameter: For a file, a column or a policy that cannot be used, exit code 2.
         typer.Exit: See above.
     """
+    if not recent.strip():
+        raise typer.BadParameter(
+            "no file of recent rows is named; make drift RECENT=july.parquet REFERENCE=june.parquet"
+        )
     left_out = [name.strip() for name in drop.split(",") if name.strip()]
     try:
         known = policy_file.load(policy) if policy else None
         with on_terminal() as progress:
             found = compare(
-                recent,
-                reference,
+                Path(recent),
+                Path(reference) if reference.strip() else None,
                 policy=known,
                 stores=None if known is None else Stores.from_environment(),
                 drop=left_out,
                 ks=ks,
                 progress=progress,
             )
-    except (DataError, policy_file.PolicyError) as error:
+    except (DataError, LedgerError, policy_file.PolicyError) as error:
         _refuse(error)
     if as_json:
         Console(soft_wrap=True).print_json(json.dumps(to_plain(found)))
     else:
-        _show(recent, found, every=every)
+        _show(Path(recent), found, every=every)
     raise typer.Exit(_CODES[found.finding.outcome])
 
 

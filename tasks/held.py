@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.columns import Kind, codes_of, is_foreign, is_too_large, meaning, text_of, tidy_column
+from tasks.columns import Kind, codes_of, is_foreign, is_too_large, meaning, plain, text_of, tidy_column
 from tasks.pairs import rows_by_text
 from tasks.texts import Texts, many
 
@@ -254,6 +254,7 @@ def read(column: pd.Series[Any], *, text: bool = False) -> Held:
         column: Of any type.
         text: The policy says that its numbers are codes.
     """
+    column = plain(column)
     if (many_texts := many(column, coded=text)) is not None:
         return many_texts if isinstance(many_texts, Texts) else Plain(many_texts)
     found = parts(column, "coded" if text else None)
@@ -283,7 +284,8 @@ def parts(column: pd.Series[Any], reading: Reading | None = None) -> Plain | Lev
     if isinstance(dtype, np.dtype) and dtype.kind in "fiu":
         return Plain(column.to_numpy())
     # Moments, spans, and numbers that are not numpy's: rare enough to be made into floats.
-    return Plain(tidy_column(column).to_numpy())
+    made = tidy_column(column)
+    return Plain(made.to_numpy()) if made.dtype == np.float64 else _levels(made, "words")
 
 
 def _is_small(dtype: Any) -> bool:

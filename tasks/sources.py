@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FILES = (".csv", ".csv.gz", ".parquet")
+_UNREADABLE = (OSError, ValueError, TypeError, NotImplementedError, EOFError, zlib.error)
+"""What the parsers, Arrow and gzip raise."""
 _MARGIN = timedelta(days=2)
 """SQL is asked for so much more at both ends, and the rows are cut exactly afterwards: text and naive timestamps cannot
 be compared exactly in SQL."""
@@ -125,18 +129,32 @@ def read_file(path: Path, *, text: Collection[str] = (), place: str = "data.sour
     Raises:
         DataError: When it is not there or cannot be read.
     """
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise DataError(
+            f"{place}: {path} cannot be looked at: {error.strerror}; correct the path, or its rights"
+        ) from error
+    if not there:
         raise DataError(f"{place}: there is no file {path}; correct the path, or put the file there")
     import pandas as pd  # noqa: PLC0415  a tally of the rows needs none
 
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        # Only an empty field is a null here: "NA" may be a word, and tidy() knows which columns hold numbers.
-        return pd.read_csv(
-            path, keep_default_na=False, na_values=[""], low_memory=False, dtype=dict.fromkeys(text, str)
-        )
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:  # the parsers' and Arrow's errors are these
+        with warnings.catch_warnings():
+            # Rows that are longer than the header would be moved to the left of it, or cut.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # Only an empty field is a null here: "NA" may be a word, and tidy() knows which columns hold numbers.
+            return pd.read_csv(
+                path,
+                keep_default_na=False,
+                na_values=[""],
+                low_memory=False,
+                index_col=False,
+                dtype=dict.fromkeys(text, str),
+            )
+    except (*_UNREADABLE, pd.errors.ParserWarning) as error:
         kind = "Parquet" if path.suffix == ".parquet" else "CSV with a header line, in UTF-8"
         raise DataError(f"{place}: {path} cannot be read: {error}; it must be {kind}") from error
 

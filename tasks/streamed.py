@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tasks import parquet
 from tasks.columns import is_too_large, of_decimals
-from tasks.held import Held, Levels, Plain, Reading, parts, ranked
+from tasks.held import Held, Levels, Plain, Reading, Words, parts, ranked
 from tasks.profile import count_held, describe_held, merge, unlike
 from tasks.progress import Progress, silent
 from tasks.records import ColumnProfile
@@ -92,6 +92,7 @@ class _Column:
 
     def __init__(self, table: parquet.Table, name: str, *, text: bool) -> None:
         self.table, self.name, self.rows = table, name, table.rows
+        self.coded = text
         self._reading: Reading | None = "coded" if text else None
         self._floats = self._texts = False
         kind = table.schema.field(name).type
@@ -159,6 +160,8 @@ def _held(column: _Column) -> Held:
         return _fitting(column.name, texts)
     if levels is not None:
         return levels.held()
+    if column.coded and values is None:
+        return Words({}, 0)  # without a row there is nothing that could be a number
     return ranked(np.zeros(0) if values is None else values, own=True)
 
 

@@ -64,6 +64,8 @@ class Texts:
         one = self.apart() if self.rows is None else self
         table = pa.table({"text": one.values, "rows": one.rows})
         table = table.filter(pc.and_(pc.is_valid(table["text"]), pc.greater(table["rows"], 0)))
+        if not table.num_rows:
+            return ()
         order = pc.select_k_unstable(table, few, sort_keys=[("rows", "descending"), ("text", "ascending")])
         return tuple(table["text"].take(order).to_pylist())
 

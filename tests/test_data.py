@@ -275,6 +275,12 @@ def test_a_column_of_lists_is_named_with_the_remedy_and_may_be_dropped(tmp_path:
     assert "column 'tags' holds values" in problems_of(policy(path, data={"key": ["tags"]}), place)
 
 
+def test_rows_that_are_longer_than_the_header_are_refused_and_not_moved(tmp_path: Path, place: Stores) -> None:
+    (tmp_path / "rows.csv").write_text("at,left,size\n2024-01-01,yes,1,9\n2024-01-02,no,2,9\n")
+    with pytest.raises(DataError, match=r"rows\.csv cannot be read: .*it must be CSV with a header line"):
+        read(policy(tmp_path / "rows.csv", data={"drop": []}), place)
+
+
 def test_a_type_that_pandas_cannot_read_back_is_told_of_the_file(tmp_path: Path, place: Stores) -> None:
     structs = pd.Series([{"a": 1}] * 600, dtype=pd.ArrowDtype(pa.struct({"a": pa.int64()})))
     rows().assign(parts=structs).to_parquet(tmp_path / "rows.parquet")

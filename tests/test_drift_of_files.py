@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from samples import policy
 from typer.testing import CliRunner, Result
 
 from tasks import profile as profiles
+from tasks.case import LedgerError
 from tasks.columns import tidy
 from tasks.decide import drift as judgement
 from tasks.drift import compare, main
@@ -209,3 +212,47 @@ def test_the_command_reads_a_policy_by_its_path(june: Path, july: Path, tmp_path
     assert ended.returncode == 1, ended.stderr
     assert "3 of 7 features drifted" in ended.stdout
     assert ended.stderr == ""
+
+
+def test_a_reference_without_values_is_no_change_of_type(tmp_path: Path) -> None:
+    pd.DataFrame({"a": np.arange(300.0), "t": pd.Series([None] * 300, dtype="str")}).to_parquet(
+        tmp_path / "old.parquet"
+    )
+    pd.DataFrame({"a": np.arange(300.0), "t": ["x", "y"] * 150}).to_parquet(tmp_path / "new.parquet")
+    found = compare(tmp_path / "new.parquet", tmp_path / "old.parquet")
+    (text,) = (column for column in found.columns if column.name == "t")
+    assert text.evidence["causes"] == ["nulls"]
+    pd.DataFrame({"a": [1.0], "t": ["x"]}).head(0).to_parquet(tmp_path / "none.parquet")
+    assert compare(tmp_path / "new.parquet", tmp_path / "none.parquet").finding.outcome == "unknown"
+
+
+def test_bytes_are_judged_as_the_trigger_judges_them(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": np.arange(300.0), "b": [b"x", b"y", b"z"] * 100})
+    frame.to_parquet(tmp_path / "x.parquet")
+    found = compare(tmp_path / "x.parquet", tmp_path / "x.parquet")
+    assert (found.finding.outcome, found.notes) == ("ok", ())
+    assert {column.name for column in found.columns} == {"a", "b"}
+
+
+@pytest.mark.parametrize("arguments", [[""], [" ", "--reference", "june.parquet"]])
+def test_no_file_at_all_is_not_the_present_folder(arguments: list[str]) -> None:
+    shown = run(*arguments)
+    assert shown.exit_code == 2
+    assert "no file of recent rows is named" in shown.output
+
+
+def test_files_that_are_none_of_these_are_refused(tmp_path: Path, june: Path) -> None:
+    (tmp_path / "rows.json").write_text("{}")
+    with pytest.raises(DataError, match=r"rows\.json: neither a folder nor one of \.csv, \.csv\.gz, \.parquet"):
+        compare(tmp_path / "rows.json", june)
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n")[:-9])
+    with pytest.raises(DataError, match=r"cut\.csv\.gz cannot be read"):
+        compare(tmp_path / "cut.csv.gz", june)
+    with pytest.raises(DataError, match=r"File name too long"):
+        compare(tmp_path / ("x" * 300 + ".parquet"), june)
+
+
+def test_a_ledger_that_cannot_be_opened_is_told(june: Path, tmp_path: Path, stores: Stores) -> None:
+    asked = policy(model="churn")
+    with pytest.raises(LedgerError, match=r"BACKSTOP_LEDGER"):
+        compare(june, policy=asked, stores=replace(stores, ledger="nonsense"))

@@ -61,10 +61,28 @@ COLUMNS: dict[str, pd.Series] = {
     "Arrow's moment": pd.Series([0, None, 10**15], dtype=pd.ArrowDtype(pa.timestamp("us", "UTC"))),
     "Arrow's money": pd.Series([Decimal("1.50"), None, Decimal(2)], dtype=pd.ArrowDtype(pa.decimal128(9, 2))),
     "no text": pd.Series([None] * 7, dtype="str"),
+    "Arrow's span": pd.Series([3, None, 10**7], dtype=pd.ArrowDtype(pa.duration("us"))),
+    "Arrow's bytes": pd.Series([b"a", None, b"b", b"a"], dtype=pd.ArrowDtype(pa.binary())),
+    "view of texts": pd.Series(pd.arrays.ArrowExtensionArray(pa.array(["a", None, "b", "a"], pa.string_view()))),
+    "view of bytes": pd.Series(pd.arrays.ArrowExtensionArray(pa.array([b"a", None, b"b"], pa.binary_view()))),
+    "no end": pd.Series(np.array(["9999-12-31", "NaT", "0001-01-01", "2026-01-01T12:00"], dtype="datetime64[us]")),
+    "seconds": pd.Series(np.array(["9999-12-31", "1960-01-01"], dtype="datetime64[s]")).dt.tz_localize("UTC"),
+    "month": pd.Series(pd.period_range("2026-01", periods=5, freq="M")),
+    "interval": pd.Series(pd.interval_range(0, 5)),
+    "sparse": pd.Series(pd.arrays.SparseArray([0, 0, 1, 0, 5])),
+    "no whole number": pd.Series([None] * 5, dtype="Int64"),
 }
 
 
-NO_FILE = {"half", "Arrow's dictionary", "Arrow's dictionary of numbers"}
+NO_FILE = {
+    "half",
+    "Arrow's dictionary",
+    "Arrow's dictionary of numbers",
+    "view of texts",
+    "view of bytes",
+    "sparse",
+    "Arrow's bytes",
+}
 """Parquet has no such type, or pandas does not read what it wrote."""
 
 
@@ -99,6 +117,24 @@ def test_a_file_is_profiled_as_its_rows_are_however_it_is_cut(
         path = tmp_path / f"{number}.parquet"
         COLUMNS[other].to_frame("x").to_parquet(path, row_group_size=3)
         assert streamed.count(path, reference) == profiles.count(tidy(pd.read_parquet(path)), reference), other
+
+
+@pytest.mark.parametrize("name", [name for name in COLUMNS if name not in NO_FILE])
+@pytest.mark.parametrize("rows", [0, 9])
+def test_codes_of_a_file_of_any_type_and_of_no_rows(name: str, rows: int, tmp_path: Path) -> None:
+    COLUMNS[name].to_frame("x").head(rows).to_parquet(tmp_path / "x.parquet")
+    frame = pd.read_parquet(tmp_path / "x.parquet")
+    for text in ((), ("x",)):
+        wanted = profiles.describe(tidy(frame, text=text))
+        assert streamed.describe(tmp_path / "x.parquet", text=text) == wanted
+        assert streamed.count(tmp_path / "x.parquet", wanted, text=text) == wanted
+
+
+def test_a_moment_that_nanoseconds_do_not_reach_is_days_like_any_other() -> None:
+    found = tidy(COLUMNS["no end"].to_frame("x"))["x"].tolist()
+    assert found[0] == (date(9999, 12, 31) - date(1970, 1, 1)).days
+    assert math.isnan(found[1])
+    assert found[2:] == [(date(1, 1, 1) - date(1970, 1, 1)).days, (date(2026, 1, 1) - date(1970, 1, 1)).days + 0.5]
 
 
 def test_codes_of_a_file_stay_text_where_the_policy_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

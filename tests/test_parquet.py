@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,46 @@ def test_two_folders_are_compared(tmp_path: Path) -> None:
     assert found.finding.evidence["features"] == ["number"]
     assert found.against == "june"
     assert found.notes == ()
+
+
+def test_a_part_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    split(rows(), tmp_path / "many")
+    (tmp_path / "many" / "month=1" / "part-9.parquet").touch()
+    with pytest.raises(DataError, match=r"part-9\.parquet is no Parquet that can be read: .*; write it anew"):
+        compare(tmp_path / "many", tmp_path / "many")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_looked_into_is_not_left_out(tmp_path: Path) -> None:
+    split(rows(), tmp_path / "many")
+    closed = tmp_path / "many" / "month=1"
+    closed.chmod(0)
+    try:
+        with pytest.raises(DataError, match=r"month=1"):
+            compare(tmp_path / "many", tmp_path / "many")
+    finally:
+        closed.chmod(0o755)
+
+
+def test_a_column_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array([1.0, 2.0]), pa.array([1, 2])], names=["a", "a"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"x\.parquet: column 'a' is there twice; rename one of them"):
+        compare(tmp_path / "x.parquet", tmp_path / "x.parquet")
+
+
+def test_a_name_with_a_dot_is_no_field_of_a_struct(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [{"b": 1}] * 30, "a.b": list(range(30))}), tmp_path / "x.parquet")
+    (found,) = streamed.describe(tmp_path / "x.parquet", ["a.b"])
+    assert (found.low, found.high) == (0, 29)
+
+
+def test_an_index_is_no_column(tmp_path: Path) -> None:
+    frame = rows().set_index("customer")
+    frame.to_parquet(tmp_path / "x.parquet")
+    assert streamed.describe(tmp_path / "x.parquet") == profiles.describe(tidy(frame))
+    folder = tmp_path / "many"
+    folder.mkdir()
+    rows().to_parquet(folder / "whole.parquet")
+    rows().query("whole > 5").to_parquet(folder / "some.parquet")  # whose index says which rows they were
+    assert [column.name for column in streamed.describe(folder)] == list(rows(4).columns)

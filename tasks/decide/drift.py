@@ -234,7 +234,7 @@ def _examine(column: _Column, rules: DriftTrigger, confidence: float) -> None:
     before, after = column.reference, column.recent
     if after is None:
         column.drifted("missing", "the column is not in the recent data")
-    elif after.kind != before.kind:
+    elif after.kind != before.kind and before.present:
         column.drifted("type", f"it was a {before.kind} and is a {after.kind} now")
     elif after.rows < rules.min_rows:
         column.unknown = f"{after.rows} recent rows, {rules.min_rows} are needed"
@@ -242,6 +242,9 @@ def _examine(column: _Column, rules: DriftTrigger, confidence: float) -> None:
         _examine_nulls(column, before, after, rules, confidence)
         if after.present < rules.min_rows:
             column.unknown = f"{after.present} recent values that are not null, {rules.min_rows} are needed"
+            return
+        if not before.present:
+            column.unknown = "the reference data hold no value that is not null"
             return
         _examine_levels(column, before, after, confidence)
         try:
