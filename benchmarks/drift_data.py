@@ -29,6 +29,10 @@ def _codes(draw: Generator, rows: int, _shift: float) -> NDArray[np.int8]:
     return draw.choice(20, rows, p=SHARES).astype(np.int8)
 
 
+def _named(ranks: NDArray[np.int64]) -> object:
+    return pd.array([f"name {rank}" for rank in ranks], dtype="str")
+
+
 KINDS: dict[str, Draw] = {
     "normal": lambda draw, rows, shift: draw.normal(shift, 1, rows),
     "half": lambda draw, rows, shift: draw.normal(shift, 1, rows).astype(np.float32),
@@ -42,6 +46,20 @@ KINDS: dict[str, Draw] = {
     "flag": lambda draw, rows, shift: draw.random(rows) < 0.3 + shift,
 }
 """Name -> (random numbers, rows, shift) -> values. The texts do not shift."""
+SHAPES: dict[str, Draw] = {
+    "identifiers": lambda draw, rows, _shift: draw.integers(2**54, 2**60, rows),
+    "texts, each another": lambda draw, rows, _shift: _named(draw.permutation(rows)),
+    "texts, five thousand": lambda draw, rows, _shift: _named(draw.integers(0, 5_000, rows)),
+    "texts, a long tail": lambda draw, rows, _shift: _named(draw.zipf(1.2, rows) % 1_000_000),
+    "numbers as texts": lambda draw, rows, shift: pd.array(draw.normal(shift, 1, rows).astype(str), dtype="str"),
+    "rounded": lambda draw, rows, shift: draw.normal(shift, 1, rows).round(1),
+    "whole": lambda draw, rows, _shift: draw.integers(0, 10**9, rows),
+    "nullable": lambda draw, rows, _shift: pd.array(draw.integers(0, 1_000, rows), "Int64"),
+    "mostly null": lambda draw, rows, shift: np.where(draw.random(rows) < 0.9, np.nan, draw.normal(shift, 1, rows)),
+    "constant": lambda _draw, rows, _shift: np.full(rows, 3.0),
+    "long tail": lambda draw, rows, shift: draw.lognormal(shift, 3, rows),
+}
+"""The same for columns that are less usual, and that a way of counting may be slow at."""
 NUMBERS = tuple(kind for kind in KINDS if kind not in {"text", "category", "flag"})
 
 
@@ -60,6 +78,12 @@ def table(rows: int, columns: int, *, seed: int, shift: float = 0.0) -> pd.DataF
         kind = kinds[number % len(kinds)]
         made[f"{kind}_{number // len(kinds)}"] = KINDS[kind](draw, rows, shift)
     return pd.DataFrame(made)
+
+
+def shaped(shape: str, rows: int, columns: int, *, seed: int, shift: float = 0.0) -> pd.DataFrame:
+    """Columns of one of :data:`SHAPES`."""
+    draw = np.random.default_rng(seed)
+    return pd.DataFrame({f"x{number}": SHAPES[shape](draw, rows, shift) for number in range(columns)})
 
 
 def write(path: Path, rows: int, columns: int, *, seed: int, shift: float = 0.0) -> Path:

@@ -4,8 +4,9 @@
 sum of each column), counting the recent rows in a stored profile and judging them, sorting every number, and counting
 with the Kolmogorov-Smirnov distance asked for. Then, in turn and each in a process of its own, on ten of the fifty
 columns, one of each kind: Backstop with the profiling of the reference counted in, Evidently's PSI, NannyML, and on the
-numbers alibi-detect and scipy. Beside time: counts that are equal to naive ones, distances beside the exact ones, the
-memory beyond the rows, and that of ten million rows which are streamed from a Parquet file.
+numbers alibi-detect and scipy; and less usual columns by themselves, beside Evidently. Beside time: counts that are
+equal to naive ones, distances beside the exact ones, the memory beyond the rows, and that of ten million rows which are
+streamed from a Parquet file.
 
 ``DRIFT_PEERS`` names the Pythons of environments that have evidently, nannyml or alibi-detect, with ``:`` between them.
 """
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
 from benchmarks import proof
-from benchmarks.drift_data import table, write
+from benchmarks.drift_data import SHAPES, shaped, table, write
 from benchmarks.proof import Line
 from tasks.decide import drift
 from tasks.policy import DriftTrigger
@@ -201,6 +202,31 @@ def beside_peers(folder: Path, rows: int, rounds: int) -> Iterator[Line]:
         )
 
 
+def other_shapes(folder: Path, rows: int, rounds: int, columns: int = 4) -> Iterator[Line]:
+    """Columns of less usual shapes, each by itself, beside Evidently."""
+    home = _home("evidently")
+    for shape in SHAPES:
+        files = []
+        for name, seed, shift in _FILES:
+            files.append(str(folder / f"{name} {shape}.parquet"))
+            shaped(shape, rows, columns, seed=seed, shift=shift).to_parquet(files[-1])
+        mine = [measured(sys.executable, "backstop", *files)["cpu"] for _ in range(rounds)]
+        each = f"{statistics.median(mine) / (2 * rows * columns) * 1e9:.0f} ns a value"
+        try:
+            theirs = [] if home is None else [measured(home, "evidently", *files)["cpu"] for _ in range(rounds)]
+        except RuntimeError as error:
+            theirs, each = [], f"{each}; Evidently failed: {str(error).strip().splitlines()[-1][:80]}"
+        what = f"{shape}, {rows:,} x {columns}"
+        if not theirs:
+            yield Line(what=f"{what}: seconds", value=statistics.median(mine), told=each)
+            continue
+        value = statistics.median(one / other for one, other in zip(mine, theirs, strict=True))
+        told = f"{statistics.median(mine):.3f} of {statistics.median(theirs):.2f} s (1/{1 / value:.0f}); {each}"
+        yield Line(what=f"{what}: share of Evidently's time", value=value, limit=_SHARE, told=told)
+
+
+_SHARE = 1 / 20
+"""Of a peer's time on columns of one shape; the limits above are for what most tables hold."""
 _FILES = (("reference", 5, 0.0), ("recent", 6, SHIFT))
 _COSTS = ("cpu", "extra")
 
@@ -269,6 +295,7 @@ def _parts(folder: Path, rows: int, rounds: int, streamed_rows: int, peer_rounds
     yield from limits(rows, rounds)
     yield from memory(folder, rows)
     yield from beside_peers(folder, rows, peer_rounds)
+    yield from other_shapes(folder, rows // 5, peer_rounds)
     yield from streaming(folder, streamed_rows)
 
 

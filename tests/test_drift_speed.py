@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import drift_speed, exponent
-from benchmarks.drift_data import KINDS, table, write
+from benchmarks.drift_data import KINDS, SHAPES, shaped, table, write
 from tasks import streamed
 from tasks.profile import count, describe
 
@@ -17,6 +17,15 @@ def test_counts_are_those_of_a_naive_count_and_distances_within_a_thousandth() -
     lines = drift_speed.exact(20_000, len(KINDS))
     assert [line.what for line in lines if not line.ok] == []
     assert {line.limit for line in lines} == {0, 1e-3}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_less_usual_columns_are_counted_as_naively(shape: str) -> None:
+    before, after = (shaped(shape, 20_000, 1, seed=seed) for seed in (1, 2))
+    (reference,) = describe(before)
+    (found,) = count(after, (reference,))
+    values = after["x0"].astype(float) if shape == "numbers as texts" else after["x0"]
+    assert found.counts == drift_speed.naive(values, reference)
 
 
 def test_a_file_of_mixed_columns_has_the_profile_of_its_rows(tmp_path: Path) -> None:
