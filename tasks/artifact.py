@@ -6,11 +6,13 @@ MLflow is not imported: loading has to be quick where a model is tried out in a 
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import yaml
 
@@ -28,6 +30,7 @@ _HARMLESS = frozenset(
         *("collections.OrderedDict", "collections.defaultdict", "collections.Counter"),
     }
 )
+_DESCRIPTION = "schema.json"
 _CHUNK = 1 << 20
 
 
@@ -129,7 +132,7 @@ def _model_file(folder: Path) -> tuple[Path, str, tuple[str, ...]]:
 
 
 def _load_skops(path: Path, declared: tuple[str, ...], trusted_types: tuple[str, ...]) -> Any:
-    """The model. The file is read once where it holds no other types than it says, and twice where they are asked for.
+    """The model. Where the file holds other types than it says, they are looked up.
 
     Either way skops builds nothing of a type that is not on the list it is given, and only allowed ones are.
     """
@@ -138,9 +141,30 @@ def _load_skops(path: Path, declared: tuple[str, ...], trusted_types: tuple[str,
 
     with suppress(UntrustedTypesFoundException):
         return skops.io.load(path, trusted=[name for name in declared if name in trusted_types or is_trusted(name)])
-    found = tuple(skops.io.get_untrusted_types(file=path))
+    found = types_in(path)
     check(found, trusted_types)
-    return skops.io.load(path, trusted=list(found))
+    return skops.io.load(path, trusted=found)
+
+
+def types_in(path: Path) -> list[str]:
+    """The types in a skops file beyond those that skops itself trusts.
+
+    skops would read all numbers of the model for that and look at none of them: what types there are stands in the
+    file's description. So it is asked about a copy that has the description and nothing else. Who builds the model is
+    asked again, by :func:`skops.io.load`, of the whole file.
+
+    Raises:
+        zipfile.BadZipFile: For a file that is none.
+        KeyError: For one without a description.
+    """
+    import skops.io  # noqa: PLC0415  digest and size are asked for without a model
+
+    bare = io.BytesIO()
+    with ZipFile(path) as whole, ZipFile(bare, "w") as copy:
+        for name in dict.fromkeys(whole.namelist()):
+            copy.writestr(name, whole.read(name) if name == _DESCRIPTION else b"")
+    found: list[str] = skops.io.get_untrusted_types(data=bare.getvalue())
+    return found
 
 
 def check(found: Iterable[str], trusted_types: Iterable[str]) -> None:

@@ -124,7 +124,7 @@ def _written(policy: Policy, model: Any, file: Path) -> list[str]:
 
     try:
         skops.io.dump(model, file)
-        found: list[str] = skops.io.get_untrusted_types(file=file)
+        found = artifact.types_in(file)
         artifact.check(found, policy.training.trusted_types)
         if not policy.gate.fresh_process:
             skops.io.load(file, trusted=found)  # nobody else would see that it cannot be read again

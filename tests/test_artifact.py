@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,11 @@ import pytest
 import skops.io
 import yaml
 from samples import Guess
+from scipy.sparse import csr_matrix
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from tasks import artifact
 
@@ -52,6 +58,23 @@ def test_a_type_of_somebody_elses_is_refused_by_name_until_the_policy_trusts_it(
     with pytest.raises(artifact.UntrustedModel, match=r"samples\.Guess.*training\.trusted_types"):
         artifact.load(folder)
     assert artifact.load(folder, trusted_types=("samples.Guess",)).answer == "no"
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "forest": lambda: RandomForestClassifier(5).fit(np.arange(40.0).reshape(-1, 2), np.arange(20) > 9),
+    "boosting": lambda: HistGradientBoostingClassifier(max_iter=3).fit(
+        np.arange(80.0).reshape(-1, 2), np.arange(40) > 9
+    ),
+    "texts": lambda: make_pipeline(CountVectorizer(), LogisticRegression()).fit(["red blue", "blue green"] * 9, [0, 1] * 9),
+    "somebody else's": lambda: [Guess("no"), {"sparse": csr_matrix(np.eye(3)), "draw": np.random.default_rng(0)}],
+    "bytes": lambda: {"bytes": b"abc", "array": bytearray(b"abc"), "when": datetime(2026, 1, 1, tzinfo=UTC)},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_types_of_a_file_are_those_that_skops_finds_in_all_of_it(name: str, tmp_path: Path) -> None:
+    skops.io.dump(MODELS[name](), tmp_path / "model")
+    assert artifact.types_in(tmp_path / "model") == skops.io.get_untrusted_types(file=tmp_path / "model")
 
 
 def test_a_hostile_pickle_is_refused_before_it_can_run(tmp_path: Path) -> None:
