@@ -84,7 +84,7 @@ trail: $(STAMP) ## The story of one version (ID= a trail, a model or model:versi
 	$(BIN)/python -m flows.trail "$(ID)" $(if $(HTML),--html "$(HTML)")
 
 test: $(STAMP) ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Each prints its table and one last JSON line, and fails when a promise is not kept; --quick is in the tests.
 PROOFS = sequential gate_power shadow_power drift_null drift_power delayed_labels shared_cause backtest_year scenarios

@@ -24,14 +24,23 @@ from servers import MlflowServer, NotInstalled, Postgres, mlflow_server, postgre
 
 from tasks.stores import Stores
 
+_MOST = 8
+"""Processes of tests; each has servers of its own, and some hundred megabytes."""
+
 LIVE = "live"
 """Folder of the tests that share one real server with a worker, and mostly wait for it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits comes first, what is short last: one of two processes begins with the former, the other computes."""
+    """What waits comes first, what is short last: one of the processes begins with the former, the others compute."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (not _waits(item), item.path not in slow))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are processors: one of them mostly waits (see :data:`LIVE`)."""
+    return min((os.cpu_count() or 1) + 1, _MOST)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -65,7 +65,9 @@ MODELS: dict[str, Callable[[], Any]] = {
     "boosting": lambda: HistGradientBoostingClassifier(max_iter=3).fit(
         np.arange(80.0).reshape(-1, 2), np.arange(40) > 9
     ),
-    "texts": lambda: make_pipeline(CountVectorizer(), LogisticRegression()).fit(["red blue", "blue green"] * 9, [0, 1] * 9),
+    "texts": lambda: make_pipeline(CountVectorizer(), LogisticRegression()).fit(
+        ["red blue", "blue green"] * 9, [0, 1] * 9
+    ),
     "somebody else's": lambda: [Guess("no"), {"sparse": csr_matrix(np.eye(3)), "draw": np.random.default_rng(0)}],
     "bytes": lambda: {"bytes": b"abc", "array": bytearray(b"abc"), "when": datetime(2026, 1, 1, tzinfo=UTC)},
 }
