@@ -6,6 +6,7 @@ there are; only describing it has to find the most frequent ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -108,11 +109,18 @@ def many(column: pd.Series[Any], *, coded: bool = False) -> Texts | Floats | Non
     if isinstance(dtype, pd.CategoricalDtype):
         return _of_categories(column, coded=coded)
     if pd.api.types.is_string_dtype(dtype):
-        texts = _arrow(column)
-        if texts is None or (found := _of_texts(texts, None, coded=coded)) is not None or coded:
-            return None if texts is None else found
-        return _numbers(texts)
+        return None if (texts := _arrow(column)) is None else _of_strings(texts, coded=coded)
     return None
+
+
+def _of_strings(texts: pa.Array | pa.ChunkedArray, *, coded: bool) -> Texts | Floats | None:
+    """Brought together only where that is of use: it takes as much memory as the texts."""
+    some = _some(texts)
+    if _stay(some, coded=coded):
+        return texts_of(_joined(texts))
+    if coded or len(set(some)) < _MOST or says_a_word([text for text in some if text.strip()][:_FIRST]):
+        return None
+    return _numbers(_joined(texts))
 
 
 def _of_whole(column: pd.Series[Any], *, coded: bool) -> Texts | None:
@@ -130,29 +138,24 @@ def _of_objects(values: NDArray[Any]) -> Texts | None:
     if len({one for one in seen if isinstance(one, str)}) < _MOST:
         return None
     texts = _arrow(values)
-    return None if texts is None else Texts(texts, None, texts.null_count)
+    return None if texts is None else Texts(_joined(texts), None, texts.null_count)
 
 
 def _of_categories(column: pd.Series[Any], *, coded: bool) -> Texts | None:
     categories = column.cat.categories
-    if len(categories) < _MANY or (texts := _arrow(categories)) is None:
+    if len(categories) < _MANY or (found := _arrow(categories)) is None:
         return None
+    texts = _joined(found)
     codes = column.cat.codes.to_numpy().astype(np.int64)
     codes[codes < 0] = len(texts)  # a null is the last of them
     rows: Counts = np.bincount(codes, minlength=len(texts) + 1).astype(np.int64)
-    return _of_texts(pa.concat_arrays([texts, pa.nulls(1, texts.type)]), rows, coded=coded)
-
-
-def _of_texts(texts: pa.Array, rows: Counts | None, *, coded: bool) -> Texts | None:
-    held = texts if rows is None else texts.filter(pa.array(rows > 0))
-    return texts_of(texts, rows) if differ(held, coded=coded) else None
+    if not differ(texts.filter(pa.array(rows[:-1] > 0)), coded=coded):
+        return None
+    return texts_of(pa.concat_arrays([texts, pa.nulls(1, texts.type)]), rows)
 
 
 def _numbers(texts: pa.Array) -> Floats | None:
     """None where one of them is a word, or a number as Arrow does not write it; what it reads is what pandas reads."""
-    some = texts.take(pa.array(_spread(len(texts)))).drop_null().to_pylist()
-    if len(set(some)) < _MOST or says_a_word([text for text in some if text.strip()][:_FIRST]):
-        return None
     words = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), pa.array(["", *NULL_WORDS], texts.type))
     known = pc.if_else(words, pa.scalar(None, texts.type), texts) if pc.any(words).as_py() else texts
     try:
@@ -172,8 +175,11 @@ def differ(texts: pa.Array, *, coded: bool = False) -> bool:
         texts: shape (k,), of a string type.
         coded: They are codes.
     """
-    seen = pc.unique(texts.take(pa.array(_spread(len(texts))))).drop_null().to_pylist()
-    said = [text for text in seen if text.strip()]
+    return _stay(_some(texts), coded=coded)
+
+
+def _stay(seen: list[str], *, coded: bool) -> bool:
+    said = [text for text in dict.fromkeys(seen) if text.strip()]
     if len(said) < _MANY:
         return False
     some = said[:_FIRST]
@@ -195,13 +201,13 @@ def texts_of(texts: pa.Array, rows: Counts | None = None) -> Texts:
     return Texts(texts, rows, none)
 
 
-def _arrow(values: Any) -> pa.Array | None:
+def _arrow(values: Any) -> pa.Array | pa.ChunkedArray | None:
     """None where others are among the texts, or half a character."""
     try:
         found = pa.array(values, from_pandas=True)
     except (pa.ArrowException, UnicodeError):
         return None
-    return _joined(found) if pa.types.is_string(found.type) or pa.types.is_large_string(found.type) else None
+    return found if pa.types.is_string(found.type) or pa.types.is_large_string(found.type) else None
 
 
 def _joined(found: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -212,6 +218,14 @@ def _joined(found: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(found.chunks)
 
 
-def _spread(size: int) -> NDArray[np.int64]:
+def _some(texts: pa.Array | pa.ChunkedArray) -> list[str]:
+    """The texts of some rows, from the first to the last."""
+    chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
+    share = _SEEN / max(len(texts), 1)
+    picked = (chunk.take(pa.array(_spread(len(chunk), math.ceil(share * len(chunk))))) for chunk in chunks)
+    return [text for chunk in picked for text in chunk.drop_null().to_pylist()]
+
+
+def _spread(size: int, wanted: int = _SEEN) -> NDArray[np.int64]:
     """Places of some rows, from the first to the last."""
-    return np.linspace(0, size - 1, min(size, _SEEN)).astype(np.int64)
+    return np.linspace(0, size - 1, min(size, wanted)).astype(np.int64)
