@@ -83,6 +83,7 @@ def compare(
 
     Raises:
         DataError: For a file that cannot be read or has none of the columns, and where there is no profile.
+        LedgerError: When the ledger, which has the profile, cannot be opened.
     """
     rules = (policy.triggers.drift if policy else None) or DriftTrigger()
     text = () if policy is None else policy.data.categorical
@@ -102,6 +103,10 @@ def compare(
         raise DataError(f"no column of {against} is left to compare; {remedy}")
     found = new.count(known, text, told=progress)
     names, notes = {column.name for column in known}, []
+    if policy is not None and policy.triggers.drift is None:
+        notes.append(
+            f"the policy of {policy.model} has drift off, so the limits are those that it would have by default"
+        )
     if left := sorted(nested - apart - names):
         notes.append(f"not compared, since what they hold is no single value: {phrase.listing(left)}")
     added = [name for name in new.names if name not in names and name not in apart]

@@ -160,6 +160,11 @@ def test_columns_and_limits_are_those_of_the_policy(tmp_path: Path, june: Path, 
     assert {column.name for column in found.columns} == set("abcdef") | {"plan"}
     assert found.finding.outcome == "ok"
     assert found.finding.threshold == 0.1
+    off = asked.model_copy(update={"triggers": asked.triggers.model_copy(update={"drift": None})})
+    assert (
+        "drift off, so the limits are those that it would have by default" in compare(july, june, policy=off).notes[0]
+    )
+    assert found.notes[0].startswith("not compared")
 
 
 def test_without_an_older_file_rows_are_held_against_what_production_learned_from(
