@@ -14,7 +14,6 @@ The peer is a script that moves a version with MLflow's client (stage, alias, ta
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import random
 import signal
@@ -33,6 +32,7 @@ from mlflow import MlflowClient
 from benchmarks.acts import ACTS, MODEL, RACE, ROLL_BACK, VERSIONS, Act, Actor
 from benchmarks.crash_site import Place, come_after, contest, perform, somewhere
 from benchmarks.killing import CHANGES, EVERYTHING, Child, Doom, Fate, fork
+from benchmarks.proof import Line, conclude
 from tasks.stores import Stores
 
 TAG = "serves"
@@ -286,20 +286,16 @@ def main() -> None:
         survived = f"{score.kills - score.bad:8} {score.begun:6} {score.took:6.0f}"
         print(f"{score.name:34} {score.boundaries:10} {score.kills:6} {survived}")
         print(*(f"    {told}" for told in score.wrong), sep="\n", end="\n" if score.wrong else "", flush=True)
-    own = [score for score in scores if "raw" not in score.name]
-    bad = sum(score.bad for score in own)
-    line = {
-        "name": "crash_matrix",
-        "value": bad,
-        "limit": 0,
-        "ok": bad == 0,
-        "kills": sum(score.kills for score in own),
-        "boundaries": {score.name: score.boundaries for score in own},
-        "peer_kills": sum(score.kills for score in scores if "raw" in score.name),
-        "peer_bad": sum(score.bad for score in scores if "raw" in score.name),
-    }
-    print(json.dumps(line))
-    raise SystemExit(bad != 0)
+    lines = [
+        Line(
+            what=f"{score.name}: kills after which anything is wrong",
+            value=score.bad,
+            limit=None if "raw" in score.name else 0,
+            told=f"of {score.kills:,}" + (f", at {score.boundaries:,} boundaries" if score.boundaries else ""),
+        )
+        for score in scores
+    ]
+    raise SystemExit(conclude("crash_matrix", lines, rows=True))
 
 
 def _all(asked: argparse.Namespace) -> Iterator[Score]:

@@ -11,7 +11,6 @@ processes in the same way on the same kind of store.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+from benchmarks.proof import Line, conclude
 from tasks.decide.rollback import choose
 from tasks.ledger import Ledger, StaleDecision
 from tasks.records import Action, Standing
@@ -356,22 +356,16 @@ def main() -> None:
         wins = ", ".join(f"{did} {count}" for did, count in score.wins.items())
         print(f"{score.name:34} {score.rounds:6} {score.bad:5} {score.seconds:12.3f} {score.took:6.0f}  {wins}")
         print(*(f"    {told}" for told in score.wrong), sep="\n", end="\n" if score.wrong else "", flush=True)
-    own = [score for score in scores if "raw" not in score.name]
-    peers = [score for score in scores if "raw" in score.name]
-    bad = sum(score.bad for score in own)
-    line = {
-        "name": "registry_race",
-        "value": bad,
-        "limit": 0,
-        "ok": bad == 0,
-        "rounds": {score.name: score.rounds for score in own},
-        "peer_rounds": sum(score.rounds for score in peers),
-        "peer_bad_rounds": sum(score.bad for score in peers),
-        "seconds": {score.name: round(score.seconds, 4) for score in own},
-        "peer_seconds": {score.name: round(score.seconds, 4) for score in peers},
-    }
-    print(json.dumps(line))
-    raise SystemExit(bad != 0)
+    lines = [
+        Line(
+            what=f"{score.name}: bad rounds",
+            value=score.bad,
+            limit=None if "raw" in score.name else 0,
+            told=f"of {score.rounds:,}; {1000 * score.seconds:.0f} ms a transition",
+        )
+        for score in scores
+    ]
+    raise SystemExit(conclude("registry_race", lines, rows=True))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ are those of the server and its children, as Linux counts them; those of the gat
 answer is in the request log.
 
 Wanted: at most a tenth of MLflow's processor time per request and ten times its requests, ahead of MLServer, and 0.7
-of the requests of the bare app, which is the value of the line.
+of the requests of the bare app.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import Any
 
 from benchmarks.load import Seen, connect, request, together
 from benchmarks.process import Process, running
+from benchmarks.proof import Line, conclude
 from benchmarks.serving_home import LOGISTIC, NAMES, Home, rows
 from tasks import artifact
 from tests.servers import free_port
@@ -258,21 +259,23 @@ def _told(found: list[Server], alone: dict[str, Took]) -> int:
         )
     if not others:
         print("MLServer             not installed (MLSERVER names the Python of an environment that has it)")
-    against = {
-        "requests_of_bare": ratio(gateway, bare, "rate"),
-        "cpu_of_bare": ratio(gateway, bare, "cpu"),
-        "requests_of_mlflow": ratio(gateway, mlflow, "rate"),
-        "cpu_of_mlflow": ratio(gateway, mlflow, "cpu"),
-        "requests_of_mlserver": ratio(gateway, others[0], "rate") if others else None,
-        "cpu_of_mlserver": ratio(gateway, others[0], "cpu") if others else None,
-    }
-    ok = ratio(gateway, bare, "rate") >= LIMIT
-    ok = ok and ratio(gateway, mlflow, "cpu") <= _CPU and ratio(gateway, mlflow, "rate") >= _REQUESTS
-    if others:
-        ok = ok and ratio(gateway, others[0], "rate") > 1 and ratio(gateway, others[0], "cpu") < 1
-    told = {name: None if value is None else round(value, 3) for name, value in against.items()}
-    print(json.dumps({"name": "serving", "value": told["requests_of_bare"], "limit": LIMIT, "ok": ok, **told}))
-    return 0 if ok else 1
+    lines = [
+        _line("requests, of those of a bare app", gateway, bare, "rate", LIMIT),
+        _line("processor time of a request, of a bare app's", gateway, bare, "cpu", None),
+        _line("requests, of those of mlflow models serve", gateway, mlflow, "rate", _REQUESTS),
+        _line("processor time of a request, of mlflow models serve's", gateway, mlflow, "cpu", _CPU),
+    ]
+    for other in others:
+        lines.append(_line("requests, of those of MLServer", gateway, other, "rate", 1.0))
+        lines.append(_line("processor time of a request, of MLServer's", gateway, other, "cpu", 1.0))
+    return conclude("serving", lines, rows=True)
+
+
+def _line(what: str, gateway: Server, other: Server, measure: str, limit: float | None) -> Line:
+    ours, theirs = (statistics.median(getattr(took, measure) for took in one.rounds) for one in (gateway, other))
+    rate = measure == "rate"
+    told = f"{ours:,.0f}/s against {theirs:,.0f}/s" if rate else f"{1e6 * ours:,.0f} us against {1e6 * theirs:,.0f} us"
+    return Line(what=what, value=ratio(gateway, other, measure), limit=limit, least=rate, told=told)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ The log database is PostgreSQL where its programs are installed, otherwise a SQL
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 import statistics
@@ -29,6 +28,7 @@ from typing import Any
 import httpx
 from sqlalchemy import create_engine, select
 
+from benchmarks.proof import Line, conclude
 from benchmarks.shopfront import MODEL, Gateway, Shopfront
 from tasks import schema
 from tests.servers import NotInstalled, Postgres, postgres, until
@@ -311,10 +311,7 @@ def measure(folder: Path, *, seconds: float, clients: int, pause: float) -> dict
     versions = Counter(version for version, _ in seen.answers.values())
     slowest = sorted(seen.seconds)
     return {
-        "name": "traffic",
         "value": sum(wrong.values()),
-        "limit": 0,
-        "ok": not any(wrong.values()) and grown <= GROWTH_MB,
         "requests": dict(seen.requests),
         "rows": len(seen.answers),
         "labels": len(seen.labels),
@@ -342,8 +339,15 @@ def main() -> None:
             found = measure(folder, seconds=60 * given.minutes, clients=given.clients, pause=given.pause)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(found))
-    raise SystemExit(not found["ok"])
+    for name in ("requests", "by_version", "wrong", "log"):
+        print(f"{name:10} {found[name]}")
+    told = f"of {sum(found['requests'].values()):,} requests, {found['rows']:,} rows and {found['labels']:,} labels"
+    slow = f"p50 {found['p50_ms']} ms, p99 {found['p99_ms']} ms"
+    lines = [
+        Line(what="lost, doubled, wrong or dropped", value=found["value"], limit=0, told=told),
+        Line(what="MB that the gateway has grown by", value=found["memory_growth_mb"], limit=GROWTH_MB, told=slow),
+    ]
+    raise SystemExit(conclude("traffic", lines, rows=True))
 
 
 if __name__ == "__main__":
