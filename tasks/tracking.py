@@ -44,8 +44,8 @@ PLOTS = "plots"
 
 _PACKAGES = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
 _UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
-_FEW = 1000
-"""Fitted rows that are scored at least, where there are as many."""
+_FEW, _ENOUGH = 1000, 5000
+"""Fitted rows that are scored at least, where there are as many, and at most."""
 _LONGEST = 4000
 """Characters of a tag or parameter; some MLflow databases hold no more."""
 
@@ -316,9 +316,10 @@ def _describe(
 def _train_metrics(policy: Policy, fitted: Fitted, split: Split, profile: Profile) -> dict[str, float]:
     """The holdout's metrics on rows that were fitted: the distance between the two shows overfitting.
 
-    On as many as the holdout has, spread over all: more would make the one side surer, and the distance no surer.
+    On as many as the holdout has, spread over all: more would make the one side surer, and the distance no surer. Nor
+    would more than some thousand tell overfitting from chance any better: they put a share within a hundredth or two.
     """
-    places = np.linspace(0, len(split.train) - 1, min(len(split.train), max(len(split.holdout), _FEW)))
+    places = np.linspace(0, len(split.train) - 1, min(len(split.train), max(len(split.holdout), _FEW), _ENOUGH))
     rows = split.train.take(np.unique(places.astype(np.intp)))
     scores = score(fitted.model, rows, classes=classes_of(fitted.model, rows, policy))
     found: dict[str, float] = {}

@@ -69,11 +69,16 @@ def test_production_is_loaded_once(stage: Stage, monkeypatch: pytest.MonkeyPatch
     assert loaded == ["1"]
 
 
-def test_no_more_fitted_rows_are_scored_than_the_holdout_has(stage: Stage) -> None:
-    model, made = Counting(stage.made.fitted.model), stage.made
-    found = tracking._train_metrics(stage.case.policy, Fitted(model=model, params={}), made.split, made.profile)
-    assert found["accuracy"] > 0.5
-    assert model.rows["predict_proba"] == ROWS < len(made.split.train)
+def test_no_more_fitted_rows_are_scored_than_the_holdout_has_nor_than_are_enough(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = stage.made
+    for enough, scored in ((10 * ROWS, ROWS), (ROWS // 2, ROWS // 2)):
+        monkeypatch.setattr(tracking, "_ENOUGH", enough)
+        model = Counting(made.fitted.model)
+        found = tracking._train_metrics(stage.case.policy, Fitted(model=model, params={}), made.split, made.profile)
+        assert found["accuracy"] > 0.5
+        assert model.rows["predict_proba"] == scored < len(made.split.train)
 
 
 def test_the_textbook_class_that_is_measured_beside_it_does_what_it_is_said_to(stage: Stage) -> None:

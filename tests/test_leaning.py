@@ -88,6 +88,17 @@ def test_the_same_seed_gives_the_same_numbers_and_the_rows_are_left_alone() -> N
     pd.testing.assert_frame_equal(rows().features, before)
 
 
+@pytest.mark.parametrize(("model", "classes"), [(Rule(), CLASSES), (Amount(), ()), (Blunt(), CLASSES)])
+def test_columns_are_asked_for_together_and_the_numbers_are_those_of_each_alone(
+    monkeypatch: pytest.MonkeyPatch, model: Any, classes: tuple[str, ...]
+) -> None:
+    together = scores(model, classes)
+    monkeypatch.setattr("tasks.leaning._CELLS", 1)
+    assert scores(model, classes) == together
+    monkeypatch.setattr("tasks.leaning._CELLS", 3 * rows().features.size)
+    assert scores(model, classes) == together
+
+
 def test_a_model_that_cannot_be_asked_so_is_not_measured_and_still_trains() -> None:
     assert set(scores(Touchy()).values()) == {None}
 
