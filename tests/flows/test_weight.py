@@ -92,8 +92,10 @@ def counted(patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     plain = httpx.AsyncClient.send
 
     async def send(client: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
-        if request.url.path != "/api/logs/":  # of other runs too, whenever two seconds are over
-            asked.append(f"{request.method} {request.url.path}")
+        told = f"{request.method} {request.url.path}"
+        # Threads of Prefect's own send logs every two seconds, of other runs too, and ask for the flow of an event.
+        if not told.startswith(("POST /api/logs/", "GET /api/flows/")):
+            asked.append(told)
         return await plain(client, request, **options)
 
     with patch.context() as within:
@@ -119,7 +121,8 @@ def test_a_quiet_run_asks_the_api_for_little_more_than_a_flow_that_does_nothing(
     assert seen.report.decision == "watching"
     assert kept.report.line.startswith("nothing new in")
     assert len(ticking) <= len(least) + 1, (least, ticking)
-    assert len(evaluating) <= len(least) + 2, f"{least}\n{evaluating}"
+    # Beside the report it has a name that says which model it is about, and then one that says what came of it.
+    assert len(evaluating) <= len(least) + 3, f"{least}\n{evaluating}"
     assert [one for one in evaluating if "artifacts" in one] != []
     assert asyncio.run(tasks_of(seen.state.state_details.flow_run_id)) == []
     assert asyncio.run(tasks_of(kept.state.state_details.flow_run_id)) == []
