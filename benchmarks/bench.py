@@ -169,7 +169,7 @@ def together(runs: Sequence[Run]) -> Run:
 
 def _middle(rounds: Sequence[Line]) -> Line:
     """The round in the middle; of two, the worse one. What must never happen must not in any of them."""
-    ranked = sorted(rounds, key=lambda line: (line.strain, line.value))
+    ranked = sorted(rounds, key=lambda line: (line.strain, -line.value if line.least else line.value))
     return ranked[-1 if rounds[0].limit == 0 else len(ranked) // 2]
 
 

@@ -54,7 +54,7 @@ class Line:
             return -math.inf
         if not math.isfinite(self.value):
             return math.inf
-        if self.least and self.limit > 1:  # not a share
+        if self.least and self.limit >= 1:  # not a share
             return self.limit / self.value if self.value > 0 else math.inf
         # A share that is promised from below is used up by what is missing to 1.
         used, room = (1 - self.value, 1 - self.limit) if self.least else (self.value, self.limit)

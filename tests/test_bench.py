@@ -92,6 +92,8 @@ def test_the_median_of_the_rounds_counts_and_of_two_the_worse() -> None:
     assert not together(valued(1.0, 9.0)).ok
     assert not together(valued(1.0, 9.0, least=True)).ok
     assert together(valued(1.0, 8.0, 9.0, least=True)).ok
+    ahead = [replace(RUN, lines=(Line(what="a", value=value, limit=1.0, least=True),)) for value in (0.5, 3.0)]
+    assert [line.value for line in together(ahead).lines] == [0.5]
 
 
 def test_what_must_never_happen_must_not_in_any_round() -> None:
