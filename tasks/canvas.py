@@ -148,14 +148,16 @@ def rendered(paint: Callable[[Figure], str], height: float) -> tuple[str, bytes]
 def _png(canvas: FigureCanvasAgg) -> bytes:
     """With 64 colours, which lines and bars need no more than: a third of the bytes.
 
-    The pixels are taken from the canvas: ``savefig`` lays everything out once more, for a PNG that nobody keeps.
+    The pixels are taken from the canvas: ``savefig`` lays everything out once more, for a PNG that nobody keeps. An
+    octree finds the colours in a fifth of the time that a median cut takes, and leaves bytes that need no search for
+    the best way to pack them.
     """
     from PIL import Image  # noqa: PLC0415  comes with matplotlib
 
     canvas.draw()  # type: ignore[no-untyped-call]
     small = io.BytesIO()
     whole = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")  # type: ignore[no-untyped-call]
-    whole.quantize(64, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    whole.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(small, format="png")
     return small.getvalue()
 
 

@@ -39,8 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are processors: one of them mostly waits (see :data:`LIVE`)."""
-    return min((os.cpu_count() or 1) + 1, _MOST)
+    """Two processes more than there are processors: much of what is tested waits for servers (see :data:`LIVE`)."""
+    return min((os.cpu_count() or 1) + 2, _MOST)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -57,6 +57,17 @@ class _Scheduling(LoadFileScheduling):
 
 def _waits(item: pytest.Item) -> bool:
     return item.path.parent.name == LIVE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures() -> Iterator[None]:
+    """Without the search for the best layout: half a second of each training, and few tests ask how they look."""
+    from tasks import canvas
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canvas, "_DPI", 50)
+        patch.setitem(canvas._STYLE, "figure.constrained_layout.use", value=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -25,11 +25,11 @@ SMALL, LARGE = 2_000, 60_000
 """Bytes of a picture: less is an empty canvas, more does not fit into a report five times."""
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Coarse pictures without the search for the best layout: what is asked of most tests is not how they look."""
-    monkeypatch.setattr(canvas, "_DPI", 50)
-    monkeypatch.setitem(canvas._STYLE, "figure.constrained_layout.use", value=False)
+@pytest.fixture
+def as_they_go_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not coarse, as those of all other tests are."""
+    monkeypatch.setattr(canvas, "_DPI", 130)
+    monkeypatch.setitem(canvas._STYLE, "figure.constrained_layout.use", value=True)
 
 
 def drawn(dossier: Dossier, version: str | None = "7") -> dict[str, Picture]:
@@ -58,10 +58,8 @@ def share_of(picture: Picture, colour: str) -> float:
         ("rollback back", []),
     ],
 )
-def test_every_judge_has_the_pictures_that_fit_its_evidence(
-    name: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(canvas, "_DPI", 130)
+@pytest.mark.usefixtures("as_they_go_out")
+def test_every_judge_has_the_pictures_that_fit_its_evidence(name: str, expected: list[str]) -> None:
     found = drawn(dossiers.examples()[name])
     assert list(found) == expected
     for picture in found.values():
@@ -167,8 +165,8 @@ def test_evidence_that_cannot_be_drawn_gives_a_picture_that_says_so(
     assert not caplog.records
 
 
-def test_a_picture_of_many_rows_is_as_small_as_one_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canvas, "_DPI", 130)
+@pytest.mark.usefixtures("as_they_go_out")
+def test_a_picture_of_many_rows_is_as_small_as_one_of_few() -> None:
     found = drawn(dossiers.gate(n=100_000))
     assert max(len(one.png) for one in found.values()) < LARGE
 
