@@ -134,7 +134,7 @@ def _production_scores(case: Case, standing: Standing, made: Made) -> tuple[Scor
     try:
         model = case.registry().load(case.ledger, case.policy, version)
         with compute.on(case.policy):
-            return score(model, made.split.holdout, classes=made.scores.classes), ""
+            return score(model, made.split.holdout, classes=made.scores.classes, beside=made.scores), ""
     except Exception as error:  # noqa: BLE001  whatever the old model raises is missing evidence, told in its finding
         return None, f"version {version} in Production could not score the holdout: {error}"
 

@@ -60,7 +60,7 @@ def _ordered(labels: Sequence[Any]) -> tuple[str, ...]:
         return tuple(sorted(texts))
 
 
-def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...]) -> Scores:
+def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...], beside: Scores | None = None) -> Scores:
     """The model's answers, in one pass over the rows.
 
     Where the model gives probabilities, its answer is the class with the largest one, unless its ``predict`` says
@@ -70,6 +70,7 @@ def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...]) -> Scores:
         model: Fitted.
         dataset: n rows.
         classes: From :func:`classes_of`; empty in regression.
+        beside: Another model's answers to the same rows, with the same classes: what the labels are is told by them.
 
     Returns:
         Of n rows. Where there is no label, ``truth`` is -1, and NaN in regression. An answer that is null or NaN is
@@ -79,8 +80,9 @@ def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...]) -> Scores:
         ValueError: When the model gives another number of answers than rows, or a class that is not among ``classes``.
     """
     if not classes:
-        return Scores(truth=_values(dataset.target), prediction=_predicted(model, dataset.features).astype(np.float64))
-    truth = _codes(dataset.target, classes, "the labels")
+        truth = _values(dataset.target) if beside is None else beside.truth
+        return Scores(truth=truth, prediction=_predicted(model, dataset.features).astype(np.float64))
+    truth = _codes(dataset.target, classes, "the labels") if beside is None else beside.truth
     if not len(dataset):
         return Scores(truth=truth, prediction=truth, classes=classes)
     if not hasattr(model, "predict_proba"):
@@ -89,12 +91,22 @@ def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...]) -> Scores:
     raw = _asked(model, dataset.features, "predict_proba").astype(np.float64)
     own = [str(text_of(label)) for label in model.classes_]
     codes = _codes(own, classes, "the model's classes", strict=False)
-    prediction = np.where(np.isfinite(raw).all(axis=1), codes[np.argmax(raw, axis=1)], -1)
+    prediction = _likeliest(raw, codes)
     rows = _doubtful(raw)
     asked = _codes(_predicted(model, dataset.features.iloc[rows]), classes, "the predictions")
     if not np.array_equal(asked, prediction[rows]):
         prediction = _codes(_predicted(model, dataset.features), classes, "the predictions")
     return Scores(truth=truth, prediction=prediction, probability=_reordered(raw, codes, classes), classes=classes)
+
+
+def _likeliest(raw: Floats, codes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The class of the largest probability, of equal ones the first; -1 where one of them is no number."""
+    if raw.shape[1] == 2:  # most models; going along such short rows takes ten times as long
+        first, second = raw.T
+        places, finite = (second > first).astype(np.intp), np.isfinite(first) & np.isfinite(second)
+    else:
+        places, finite = np.argmax(raw, axis=1), np.isfinite(raw).all(axis=1)
+    return np.where(finite, codes[places], -1)
 
 
 def _reordered(raw: Floats, codes: NDArray[np.intp], classes: tuple[str, ...]) -> Floats:
@@ -167,7 +179,7 @@ def as_answers(texts: Sequence[str], classes: tuple[str, ...]) -> NDArray[Any]:
 
 
 def _values(target: pd.Series[Any]) -> Floats:
-    return np.array([np.nan if value is None else float(value) for value in target], dtype=np.float64)
+    return target.to_numpy(dtype=object).astype(np.float64)  # None becomes NaN
 
 
 def _codes(labels: Any, classes: tuple[str, ...], what: str, *, strict: bool = True) -> NDArray[np.intp]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import signal
 import time
@@ -159,6 +161,45 @@ def test_an_answer_that_is_nan_is_no_answer() -> None:
         measure("log_loss", score(Half(), labels, classes=("no", "yes")))
     assert score(Guess(None), labels, classes=("no", "yes")).prediction.tolist() == [-1, -1]
     assert np.isnan(score(Guess(np.nan), dataset([1.0]), classes=()).prediction).all()
+
+
+@pytest.mark.parametrize("classes", [("b", "a"), ("b", "a", "c")])
+def test_the_answer_is_the_first_of_the_most_probable_classes_or_none(classes: tuple[str, ...]) -> None:
+    some = [0.0, 0.5, 0.7, np.nan, np.inf, -np.inf]
+    raw = np.array([*itertools.product(some, repeat=len(classes))])
+    expected = [
+        -1 if not all(map(math.isfinite, row)) else classes.index(sorted(classes)[row.index(max(row))])
+        for row in raw.tolist()
+    ]
+
+    class Told(Guess):
+        classes_ = np.array(sorted(classes))
+
+        def predict(self, features: pd.DataFrame) -> Any:
+            answers = np.array([None if code < 0 else classes[code] for code in expected], dtype=object)
+            return answers[features["place"].to_numpy()]
+
+        def predict_proba(self, features: pd.DataFrame) -> Any:
+            return raw[features["place"].to_numpy()]
+
+    rows = dataset(["a"] * len(raw), place=list(range(len(raw))))
+    with np.errstate(invalid="ignore"):  # infinity less infinity, where the nearest to a tie are looked for
+        assert score(Told(None), rows, classes=classes).prediction.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "guess", "classes"), [(["a", None, "b"], "a", ("a", "b")), ([1.5, None, "2", 3], 1.0, ())]
+)
+def test_beside_another_model_the_labels_are_not_read_again(
+    labels: list[Any], guess: Any, classes: tuple[str, ...]
+) -> None:
+    rows = dataset(labels)
+    alone = score(Guess(guess), rows, classes=classes)
+    elsewhere = score(Guess(guess), dataset(["unread"] * len(labels)), classes=classes, beside=alone)
+    for one in (alone, elsewhere):
+        expected = [0, -1, 1] if classes else [1.5, np.nan, 2.0, 3.0]
+        np.testing.assert_array_equal(one.truth, expected)
+    np.testing.assert_array_equal(alone.prediction, elsewhere.prediction)
 
 
 def test_a_class_that_nobody_knows_and_a_wrong_number_of_answers_are_errors() -> None:
