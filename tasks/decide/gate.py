@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.decide import phrase, slices, stability
+from tasks.decide import phrase, ranks, slices, stability
 from tasks.decide.influence import FAMILIES
 from tasks.decide.intervals import least_sample, quantile_bounds
 from tasks.decide.metrics import Custom, Difference, Unmeasurable, bounds, measure, paired
@@ -42,7 +42,8 @@ def judge(
         lambda: _fresh_process(evidence, rules),
     )
     names = ("performance", "regression", "stability", "latency", "size", "fresh_process")
-    judged = (_guarded(name, check) for name, check in zip(names, checks, strict=True))
+    with ranks.sorted_once():
+        judged = [_guarded(name, check) for name, check in zip(names, checks, strict=True)]
     findings = (*_slices(evidence, rules, problem, custom), *judged, *evidence.extra)
     outcomes = {finding.outcome for finding in findings}
     # A segment that was only looked at for harm speaks against a candidate, never for it.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,25 @@ _FEW, _WRONG = 10_000, 1_000
 """Values up to which sorting their places is fast enough; and how many may be put right one by one."""
 _DIGIT = 16
 """Bits of a digit: of whole numbers so short numpy finds the order without comparing any."""
+_MOST = 1 << 22
+"""Values whose order is held for those who ask again."""
+
+
+_Sorted = tuple[NDArray[np.intp], Floats]
+_KEPT: ContextVar[dict[tuple[object, ...], tuple[Floats, _Sorted]] | None] = ContextVar("_KEPT", default=None)
+
+
+@contextmanager
+def sorted_once() -> Iterator[None]:
+    """Within it a column that is asked about again is not sorted again; nobody may change one meanwhile.
+
+    The first columns are held until its end, each with its order, up to some million values: 16 bytes of each.
+    """
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
 
 
 def midranks(values: Floats) -> Floats:
@@ -73,8 +94,24 @@ def _rows(ends: NDArray[np.intp], sizes: NDArray[np.intp]) -> NDArray[np.intp]:
     return starts + np.arange(starts.size)
 
 
-def _sorted(values: Floats) -> tuple[NDArray[np.intp], Floats]:
-    """Places of the values from the smallest to the largest, equal ones in any order, and the values in it.
+def _sorted(values: Floats) -> _Sorted:
+    """Places of the values from the smallest to the largest, equal ones in any order, and the values in it."""
+    kept = _KEPT.get()
+    if kept is None:
+        return _sort(values)
+    where = values.__array_interface__["data"], values.strides, values.shape, values.dtype
+    if where in kept:
+        return kept[where][1]
+    found = _sort(values)
+    if values.size + sum(column.size for column, _ in kept.values()) <= _MOST:
+        for array in found:
+            array.flags.writeable = False
+        kept[where] = values, found  # the column too, or another one could come to lie where it was
+    return found
+
+
+def _sort(values: Floats) -> _Sorted:
+    """As :func:`_sorted`.
 
     Each value becomes a whole number of a few digits, and the places are sorted by the lowest digit first and by the
     highest last (a radix sort), in half the time that comparing takes. Two digits that tell how far a value is between

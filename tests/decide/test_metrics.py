@@ -11,13 +11,14 @@ import pytest
 import sklearn.metrics as sk
 from scipy.stats import rankdata
 
+from tasks.decide import gate, ranks
 from tasks.decide.cells import Sample
 from tasks.decide.influence import COUNTED, FAMILIES, LOSSES
 from tasks.decide.intervals import bonett_price, clopper_pearson, least_sample, newcombe, quantile_bounds
 from tasks.decide.metrics import Difference, Unmeasurable, bounds, compare, measure
 from tasks.decide.ranks import midranks, placements
-from tasks.policy import CLASSIFICATION_METRICS, REGRESSION_METRICS
-from tasks.records import Measurement, Scores
+from tasks.policy import CLASSIFICATION_METRICS, REGRESSION_METRICS, Gate
+from tasks.records import GateEvidence, Measurement, Scores
 
 
 def test_no_answer_at_all_is_not_merely_a_wrong_one() -> None:
@@ -161,6 +162,43 @@ def test_many_values_have_the_ranks_that_few_would_have(shape: str) -> None:
     below = (expected[positive] - rankdata(values[positive])) / (values.size - hits)
     assert np.array_equal(found[positive], below)
     assert np.array_equal(found[~positive], 1 - (expected[~positive] - rankdata(values[~positive])) / hits)
+
+
+@pytest.mark.parametrize("most", [0, 1_500, 1 << 22])
+def test_what_was_sorted_for_one_question_is_not_taken_for_another(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one column lies where another one lay, or within another one, or is read the other way round."""
+    sorts: list[int] = []
+    sort = ranks._sort
+    monkeypatch.setattr(ranks, "_MOST", most)
+    monkeypatch.setattr(ranks, "_sort", lambda values: sorts.append(values.size) or sort(values))
+    draw = np.random.default_rng(3)
+    table = draw.random((500, 3))
+    views = [table[:, 0], table[:, 1], table[::-1, 1], table[::2, 1], table[:, 1].astype(np.float32), table[:0, 0]]
+    expected = [rankdata(view) for view in views]
+    with ranks.sorted_once():
+        for _ in range(3):
+            assert all(np.array_equal(midranks(view), ranked) for view, ranked in zip(views, expected, strict=True))
+        for _ in range(50):
+            other = draw.random(500)  # freed at once, and the next one may lie there
+            assert np.array_equal(midranks(other), rankdata(other))
+    again = {0: 3 * 5 + 1, 1_500: 3 * 2 + 4, 1 << 22: 6}[most]
+    assert len(sorts) == again + 50
+    table[:, 0] = table[::-1, 0]
+    assert np.array_equal(midranks(table[:, 0]), rankdata(table[:, 0])), "nothing is kept for later"
+
+
+def test_the_gate_sorts_the_scores_of_each_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sorts: list[int] = []
+    sort = ranks._sort
+    monkeypatch.setattr(ranks, "_sort", lambda values: sorts.append(values.size) or sort(values))
+    rules = Gate.model_validate(
+        {"performance": {"metric": "roc_auc", "at_least": 0.6}, "regression": {"metric": "roc_auc"}, "latency": "off"}
+    )
+    ours, theirs = binary(400, 1), binary(400, 1, noise=1.1)
+    evidence = GateEvidence(candidate=ours, production=theirs, latencies=None, size=1, loads=True, baseline="1")
+    judged = {one.name: one.outcome for one in gate.judge(evidence, rules, problem="binary").findings}
+    assert {"performance", "regression", "stability"} <= judged.keys()
+    assert sorts == [400, 400]
 
 
 @pytest.mark.parametrize("metric", sorted(COUNTED))
