@@ -70,6 +70,15 @@ def coarse_pictures() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def fine_pictures(coarse_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they go out."""
+    from tasks import canvas
+
+    monkeypatch.setattr(canvas, "_DPI", 130)
+    monkeypatch.setitem(canvas._STYLE, "figure.constrained_layout.use", value=True)
+
+
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh MLflow database: its migrations take seconds, a copy of it takes none."""

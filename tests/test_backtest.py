@@ -398,6 +398,7 @@ def test_a_run_that_fails_is_counted_and_the_next_one_goes_on(home: Path) -> Non
 # What is shown.
 
 
+@pytest.mark.usefixtures("fine_pictures")
 def test_pictures_are_made_and_show_something(home: Path, gridded: tuple[Any, Any, tuple[Played, ...]]) -> None:
     base, _, played = gridded
     made = pages.pictures(base, played, home / "pictures")

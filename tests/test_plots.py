@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import canvas, gate_plots, plots
+from tasks import gate_plots, plots
 from tasks.canvas import CANDIDATE, FAINT, LIMIT, Picture, Subject
 from tasks.dossier import Dossier
 from tasks.plots import pictures
@@ -23,13 +23,6 @@ from tasks.retrial import reach
 
 SMALL, LARGE = 2_000, 60_000
 """Bytes of a picture: less is an empty canvas, more does not fit into a report five times."""
-
-
-@pytest.fixture
-def as_they_go_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not coarse, as those of all other tests are."""
-    monkeypatch.setattr(canvas, "_DPI", 130)
-    monkeypatch.setitem(canvas._STYLE, "figure.constrained_layout.use", value=True)
 
 
 def drawn(dossier: Dossier, version: str | None = "7") -> dict[str, Picture]:
@@ -58,7 +51,7 @@ def share_of(picture: Picture, colour: str) -> float:
         ("rollback back", []),
     ],
 )
-@pytest.mark.usefixtures("as_they_go_out")
+@pytest.mark.usefixtures("fine_pictures")
 def test_every_judge_has_the_pictures_that_fit_its_evidence(name: str, expected: list[str]) -> None:
     found = drawn(dossiers.examples()[name])
     assert list(found) == expected
@@ -165,7 +158,7 @@ def test_evidence_that_cannot_be_drawn_gives_a_picture_that_says_so(
     assert not caplog.records
 
 
-@pytest.mark.usefixtures("as_they_go_out")
+@pytest.mark.usefixtures("fine_pictures")
 def test_a_picture_of_many_rows_is_as_small_as_one_of_few() -> None:
     found = drawn(dossiers.gate(n=100_000))
     assert max(len(one.png) for one in found.values()) < LARGE
