@@ -1,6 +1,6 @@
 """How time and memory grow with rows, requests, versions, decisions, models and the age of a deployment.
 
-``python -m benchmarks.growth [--only models] [--quick] [--plot docs/images/growth.png]``: each thing is measured at
+``python -m benchmarks.growth [--only models] [--quick] [--plot growth.png]``: each thing is measured at
 sizes that lie far apart, on databases of this size, and a line is fitted to the logarithms. Its slope is the exponent:
 1 is as much longer as there is more of it, and at most 1.1 is wanted everywhere. What must not grow at all, the tick of
 a watch with the age of the deployment and with the requests in the log, is held against 0.1. Times are processor
@@ -27,6 +27,7 @@ from sqlalchemy import create_engine
 
 from benchmarks import aged_home, quiet_home
 from benchmarks.curve import CONSTANT, Curve, plotted
+from benchmarks.exponent import IMAGES
 from benchmarks.gate_speed import answers
 from benchmarks.proof import conclude
 from benchmarks.quiet_home import Home
@@ -254,7 +255,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(prog="python -m benchmarks.growth")
     asked.add_argument("--only", default="", help=f"with commas between: {', '.join(CURVES)}")
     asked.add_argument("--quick", action="store_true", help="small sizes, which say nothing about growth")
-    asked.add_argument("--plot", type=Path, help="where the picture is written")
+    asked.add_argument("--plot", type=Path, help="where the picture is written; that of all curves goes to the page")
     given = asked.parse_args()
     warnings.simplefilter("ignore", FutureWarning)  # MLflow's stages are deprecated
     curves = []
@@ -266,8 +267,8 @@ def main() -> None:
             print(f"{name} ...", file=sys.stderr, flush=True)
             with _fresh(base) as home:
                 curves.append(measure(few if given.quick else sizes, home))
-    if given.plot:
-        plotted(curves, given.plot)
+    if place := given.plot or (None if given.only or given.quick else IMAGES / "bench-growth.png"):
+        plotted(curves, place)
     raise SystemExit(conclude("growth", [line for curve in curves for line in curve.lines()], rows=True))
 
 
