@@ -115,7 +115,7 @@ def prove(*, quick: bool = False) -> list[Line]:
     """All of it."""
     worlds = ("abrupt",) if quick else tuple(WORLDS)
     players = (OURS, TEXTBOOK) if quick else PLAYERS
-    size = (SHORT_YEAR, FEW_PER_DAY, FRESH // 4) if quick else (YEAR, PER_DAY, FRESH)
+    size = (SHORT_YEAR, FEW_PER_DAY) if quick else (YEAR, PER_DAY)
     jobs = [(world, seed, players, *size) for world in worlds for seed in range(1, 2 if quick else 1 + SEEDS)]
     found = proof.spread(year, jobs, quick=quick)
     by_world: dict[str, list[dict[str, Outcome]]] = {world: [] for world in worlds}
@@ -160,21 +160,16 @@ def _better(world: str, outcomes: list[dict[str, Outcome]], limit: float) -> Lin
 
 
 def year(
-    world: str,
-    seed: int,
-    players: tuple[str, ...] = PLAYERS,
-    days: int = YEAR,
-    per_day: int = PER_DAY,
-    fresh: int = FRESH,
+    world: str, seed: int, players: tuple[str, ...] = PLAYERS, days: int = YEAR, per_day: int = PER_DAY
 ) -> dict[str, Outcome]:
-    """Every player in one world, on the same rows; what its promotions cost is told by so many fresh ones."""
+    """Every player in one world, on the same rows."""
     with tempfile.TemporaryDirectory(prefix="backstop-") as folder:
         path = Path(folder) / "churn.csv"
         arrivals(world, seed, days, per_day).to_csv(path, index=False)
         policy = load(POLICY, {**os.environ, variable("churn", "data.source"): str(path)})
         memory = Memory(history(policy))
     with threadpool_limits(limits=1):  # other years are played beside this one
-        return {name: _outcome(_played(name, policy, memory, days), world, seed, fresh) for name in players}
+        return {name: _outcome(_played(name, policy, memory, days), world, seed) for name in players}
 
 
 def arrivals(world: str, seed: int, days: int = YEAR, per_day: int = PER_DAY) -> pd.DataFrame:
@@ -216,13 +211,13 @@ def _unguarded(policy: Policy) -> Policy:
     return policy.model_copy(update={"shadow": None, "triggers": triggers})
 
 
-def _outcome(player: Player, world: str, seed: int, fresh: int) -> Outcome:
+def _outcome(player: Player, world: str, seed: int) -> Outcome:
     promoted = [day for day in player.days if day.decision == "promoted"]
     return Outcome(
         retrains=sum(day.begun and day.before is not None for day in player.days),
         promotions=len(promoted),
-        bad=sum(_loss(player, day, world, seed, 1, fresh) > BAD for day in promoted),
-        regretted=sum(_loss(player, day, world, seed, MONTH, fresh) > REGRETTED for day in promoted),
+        bad=sum(_loss(player, day, world, seed, 1) > BAD for day in promoted),
+        regretted=sum(_loss(player, day, world, seed, MONTH) > REGRETTED for day in promoted),
         accuracy=_accuracy(player),
     )
 
@@ -239,19 +234,19 @@ def _accuracy(player: Player) -> float:
     return right / total
 
 
-def _loss(player: Player, day: Day, world: str, seed: int, days: int, rows: int) -> float:
+def _loss(player: Player, day: Day, world: str, seed: int, days: int) -> float:
     """True accuracy that the promotion of a day cost over so many days from then on; negative where it gained."""
     if day.decision not in PROMOTED or day.before is None or day.candidate is None:
         return 0.0
     number = round((day.at - BEGIN) / DAY)
-    drawn = pd.concat(
+    fresh = pd.concat(
         [
-            customers(rows // days, start=BEGIN, days=1, seed=10**6 + 1000 * seed + ahead, world=WORLDS[world](ahead))
+            customers(FRESH // days, start=BEGIN, days=1, seed=10**6 + 1000 * seed + ahead, world=WORLDS[world](ahead))
             for ahead in range(number, number + days)
         ]
     )
-    dataset = _rows(drawn, player.policy)
-    new, old = (_share(player.versions[version], dataset) for version in (day.candidate, day.before))
+    rows = _rows(fresh, player.policy)
+    new, old = (_share(player.versions[version], rows) for version in (day.candidate, day.before))
     return old - new
 
 

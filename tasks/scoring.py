@@ -70,15 +70,21 @@ def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...], beside: Sco
         model: Fitted.
         dataset: n rows.
         classes: From :func:`classes_of`; empty in regression.
-        beside: Another model's answers to the same rows, with the same classes: what the labels are is told by them.
+        beside: Another model's answers to the very same rows, which have told the labels already.
 
     Returns:
         Of n rows. Where there is no label, ``truth`` is -1, and NaN in regression. An answer that is null or NaN is
         -1, and NaN in regression, so that no metric can be taken of it.
 
     Raises:
-        ValueError: When the model gives another number of answers than rows, or a class that is not among ``classes``.
+        ValueError: When the model gives another number of answers than rows, or a class that is not among ``classes``;
+            or when ``beside`` has other classes or another number of rows.
     """
+    if beside is not None and (beside.classes != classes or len(beside.truth) != len(dataset)):
+        raise ValueError(
+            f"{len(beside.truth)} answers with the classes {beside.classes} are not beside {len(dataset)} rows with "
+            f"the classes {classes}; score both models on the same rows"
+        )
     if not classes:
         truth = _values(dataset.target) if beside is None else beside.truth
         return Scores(truth=truth, prediction=_predicted(model, dataset.features).astype(np.float64))

@@ -60,23 +60,25 @@ def _waits(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def coarse_pictures() -> Iterator[None]:
-    """Without the search for the best layout: half a second of each training, and few tests ask how they look."""
+def coarse_pictures() -> Iterator[tuple[int, bool]]:
+    """Without the search for the best layout, which few tests ask for; how fine they go out, and whether with it."""
     from tasks import canvas
 
+    as_they_go_out = canvas._DPI, canvas._STYLE["figure.constrained_layout.use"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(canvas, "_DPI", 50)
         patch.setitem(canvas._STYLE, "figure.constrained_layout.use", value=False)
-        yield
+        yield as_they_go_out
 
 
 @pytest.fixture
-def fine_pictures(coarse_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def fine_pictures(coarse_pictures: tuple[int, bool], monkeypatch: pytest.MonkeyPatch) -> None:
     """As they go out."""
     from tasks import canvas
 
-    monkeypatch.setattr(canvas, "_DPI", 130)
-    monkeypatch.setitem(canvas._STYLE, "figure.constrained_layout.use", value=True)
+    dpi, layout = coarse_pictures
+    monkeypatch.setattr(canvas, "_DPI", dpi)
+    monkeypatch.setitem(canvas._STYLE, "figure.constrained_layout.use", value=layout)
 
 
 @pytest.fixture(scope="session")

@@ -200,6 +200,10 @@ def test_beside_another_model_the_labels_are_not_read_again(
         expected = [0, -1, 1] if classes else [1.5, np.nan, 2.0, 3.0]
         np.testing.assert_array_equal(one.truth, expected)
     np.testing.assert_array_equal(alone.prediction, elsewhere.prediction)
+    with pytest.raises(ValueError, match="score both models on the same rows"):
+        score(Guess(guess), dataset([*labels, labels[0]]), classes=classes, beside=alone)
+    with pytest.raises(ValueError, match="score both models on the same rows"):
+        score(Guess(guess), rows, classes=(*classes, "c"), beside=alone)
 
 
 def test_a_class_that_nobody_knows_and_a_wrong_number_of_answers_are_errors() -> None:

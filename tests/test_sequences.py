@@ -32,7 +32,7 @@ from tasks.registry import MissingVersion, View
 from tasks.transitions import Held
 
 SEQUENCES = int(os.environ.get("BACKSTOP_SEQUENCES") or 0)
-USUAL, STEPS = 10, 12
+USUAL, STEPS = 15, 12
 
 GATE = Verdict(judge="gate", decision="pass", reason="good enough", findings=())
 SHADOW = Verdict(judge="shadow", decision="promote", reason="it is better", findings=())
@@ -334,7 +334,7 @@ def world(mlflow_template: Path) -> Iterator[World]:
 @pytest.mark.timeout(0 if SEQUENCES else 300)
 @pytest.mark.filterwarnings("ignore:.*transition_model_version_stage:FutureWarning")
 def test_no_sequence_of_moves_deaths_and_clicks_breaks_what_should_hold(world: World) -> None:
-    """See the module for what is played; BACKSTOP_SEQUENCES says how many sequences (10 unless told)."""
+    """See the module for what is played; BACKSTOP_SEQUENCES says how many sequences (15 unless told)."""
     Sequences.world = world
     play(
         Sequences,
