@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,8 @@ _ROUNDS = 3
 """Times that the calls are measured at most."""
 _NEAREST, _SPREAD = 200, 50
 """Rows on which predict is compared with the largest probability: those nearest to a tie, and some others."""
+_BESIDE = frozenset({"alembic", "mlflow", "prefect", "pydantic", "requests", "sqlalchemy", "urllib3"})
+"""Packages that are loaded where a model is judged, and need not be where it answers."""
 
 
 def classes_of(model: Any, dataset: Dataset, policy: Policy) -> tuple[str, ...]:
@@ -223,7 +227,9 @@ def latencies(
     """Seconds per single-row predict, on real rows in turn, with one thread.
 
     With one, as a server that answers many requests at once runs it: more threads do nothing for one row, and on a busy
-    machine they wait for each other, up to a second a call for a boosted ensemble on two cores.
+    machine they wait for each other, up to a second a call for a boosted ensemble on two cores. With no more filters of
+    warnings than a process that only answers has: scikit-learn sets all of them again for each tree of a forest, and
+    those that MLflow brings along would make the calls a fifth slower.
 
     Args:
         model: Fitted.
@@ -243,7 +249,7 @@ def latencies(
     # Lifted out of the table, so that a model that changes its row in place changes nothing else.
     rows = [features.iloc[[place]] for place in range(min(len(features), 200))]
     taken: list[float] = []
-    with threadpool_limits(limits=1):
+    with threadpool_limits(limits=1), _filters_of_a_server():
         for call in range(warmup):
             model.predict(rows[call % len(rows)])
         end = time.perf_counter() + budget_seconds
@@ -254,6 +260,15 @@ def latencies(
             model.predict(rows[call % len(rows)])
             taken.append(time.perf_counter() - start)
     return np.array(taken)
+
+
+@contextmanager
+def _filters_of_a_server() -> Iterator[None]:
+    """Only the filters of warnings that came with Python, with the model, or with what it is made of."""
+    with warnings.catch_warnings():
+        filters = cast("list[tuple[Any, ...]]", warnings.filters)  # a copy, for as long as this lasts
+        filters[:] = [one for one in filters if getattr(one[2], "__module__", "").partition(".")[0] not in _BESIDE]
+        yield
 
 
 def quietest(model: Any, features: pd.DataFrame, check: LatencyCheck) -> Floats:

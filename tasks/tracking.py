@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -108,7 +109,9 @@ def _save_safely(policy: Policy, model: Any, described: dict[str, Any]) -> None:
         mlflow.sklearn.save_model(
             DummyRegressor(), serialization_format="skops", skops_trusted_types=found, **described
         )
-        file.replace(artifact.model_file(folder))
+        place = artifact.model_file(folder)
+        place.unlink()  # a file that takes another one's place waits for the disk on some systems
+        file.rename(place)
     layout = Model.load(str(folder))
     layout.model_size_bytes = artifact.size(folder)
     layout.save(str(folder / "MLmodel"))
@@ -193,9 +196,10 @@ def log(
     from mlflow import MlflowClient  # noqa: PLC0415  see save()
 
     client = MlflowClient(tracking_uri=stores.tracking, registry_uri=stores.tracking)
-    with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="backstop-") as scratch, ThreadPoolExecutor(1) as beside:
         with _storing(scratch):
             folder = save(policy, fitted, split, Path(scratch) / FOLDER)
+        digest = beside.submit(artifact.digest, folder)  # while the files are stored
         run = client.create_run(
             _experiment(client, policy.model, stores),
             tags=_tags(policy, fitted, profile, verdict, trail=trail, flow_run_id=flow_run_id),
@@ -213,7 +217,7 @@ def log(
             model=policy.model,
             version=number,
             run_id=run.info.run_id,
-            digest=artifact.digest(folder),
+            digest=digest.result(),
             size=artifact.size(folder),
             profile=profile,
         )

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,30 @@ def test_a_model_that_is_too_slow_is_measured_on_fewer_calls_and_never_on_none()
     assert latencies(Slow(), pd.DataFrame({"x": [1]}), calls=5, warmup=1, budget_seconds=0.0).size == 1
     with pytest.raises(ValueError, match="at least one row"):
         latencies(Slow(), pd.DataFrame({"x": []}), calls=5)
+
+
+def test_calls_are_timed_with_the_filters_of_warnings_of_a_process_that_only_answers() -> None:
+    from urllib3.exceptions import SecurityWarning
+
+    class Watched(Guess):
+        filters: list[Any] = []  # noqa: RUF012  for one test
+
+        def predict(self, features: pd.DataFrame) -> Any:
+            self.filters.append(list(warnings.filters))
+            return super().predict(features)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", SecurityWarning)
+        warnings.filterwarnings("error", message="the model's own")
+        warnings.simplefilter("always", np.exceptions.RankWarning)
+        before = list(warnings.filters)
+        latencies(Watched(), pd.DataFrame({"x": [1]}), calls=1, warmup=0)
+        assert list(warnings.filters) == before
+    (during,) = Watched.filters
+    assert SecurityWarning in {one[2] for one in before}
+    assert during == [one for one in before if not one[2].__module__.startswith(("urllib3", "requests"))]
+    assert during[0][2] is np.exceptions.RankWarning
+    assert during[1][:2] == ("error", before[1][1])
 
 
 @pytest.mark.parametrize(
