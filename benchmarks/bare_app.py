@@ -18,7 +18,7 @@ from tasks import artifact
 
 _model = artifact.load(Path(os.environ["MODEL"]))
 _numbers = _model.named_steps["prepare"].named_transformers_["numbers"]
-_scale = _numbers.named_steps["scale"]
+_scale = dict(getattr(_numbers, "steps", ())).get("scale")  # a forest takes the numbers as they are
 _names = [str(name) for name in _model.named_steps["prepare"].transformers_[0][2]]
 _last = _model[-1]
 
@@ -26,7 +26,9 @@ _last = _model[-1]
 async def predict(request: Request) -> JSONResponse:
     """One row in, one answer out."""
     row = (await request.json())["features"]
-    values = (np.array([[row[name] for name in _names]]) - _scale.mean_) / _scale.scale_
+    values = np.array([[row[name] for name in _names]])
+    if _scale is not None:
+        values = (values - _scale.mean_) / _scale.scale_
     return JSONResponse({"prediction": str(_last.predict(values)[0])})
 
 

@@ -1,11 +1,11 @@
-"""What the gateway costs beside others that serve the same logistic regression.
+"""What the gateway costs beside others that serve the same model: a logistic regression, and then a forest.
 
-``python -m benchmarks.serving``: `mlflow models serve`, MLServer where it is installed (``MLSERVER`` names the Python
-of an environment that has mlserver and mlserver-sklearn; it takes the last step of the model alone), a bare Starlette
-app that calls predict on numpy, and the gateway, which checks every row and records every answer. All run at once,
-one worker each, and are asked in turn, round after round; each round compares with its own others. Processor seconds
-are those of the server and its children, as Linux counts them; those of the gateway, and its time, run until the last
-answer is in the request log.
+``python -m benchmarks.serving [--only logistic,forest]``: `mlflow models serve`, MLServer where it is installed
+(``MLSERVER`` names the Python of an environment that has mlserver and mlserver-sklearn; it takes the last step of the
+model alone, and fits a forest of its own), a bare Starlette app that calls predict on numpy, and the gateway, which
+checks every row and records every answer. All run at once, one worker each, and are asked in turn, round after round;
+each round compares with its own others. Processor seconds are those of the server and its children, as Linux counts
+them; those of the gateway, and its time, run until the last answer is in the request log.
 
 Wanted: at most a tenth of MLflow's processor time per request and ten times its requests, ahead of MLServer, and 0.7
 of the requests of the bare app.
@@ -24,14 +24,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.load import Seen, connect, request, together
 from benchmarks.process import Process, running
 from benchmarks.proof import Line, conclude
-from benchmarks.serving_home import LOGISTIC, NAMES, Home, rows
+from benchmarks.serving_home import FOREST, LOGISTIC, NAMES, Home, rows
 from tasks import artifact
 from tests.servers import free_port
 
@@ -40,6 +40,7 @@ LIMIT = 0.7
 _CPU, _REQUESTS = 0.1, 10.0
 """Of MLflow's processor time per request, and of its requests per second."""
 _BODIES = 200
+MODELS = {"logistic": LOGISTIC, "forest": FOREST}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,20 +156,33 @@ def _mlflow(home: Home, folder: Path) -> Iterator[Process]:
         yield process
 
 
+_WEIGHED = (
+    "import json, sys, joblib, numpy; from sklearn.linear_model import LogisticRegression; "
+    "given = json.loads(sys.argv[1]); one = LogisticRegression(); "
+    "[setattr(one, name, numpy.array(value)) for name, value in given.items()]; "
+    "one.n_features_in_ = one.coef_.shape[1]; joblib.dump(one, 'model.joblib')"
+)
+_FITTED = (
+    "import json, sys, joblib, pandas; from sklearn.ensemble import RandomForestClassifier; "
+    "given = json.loads(sys.argv[1]); rows = pandas.read_csv(given['rows']); "
+    "one = RandomForestClassifier(**given['params']); "
+    "one.fit(rows.drop(columns=['repaid', 'asked_at']).to_numpy(), rows['repaid'].to_numpy()); "
+    "joblib.dump(one, 'model.joblib')"
+)
+"""Run where MLServer is, whose scikit-learn may be another one."""
+
+
 @contextmanager
 def _mlserver(home: Home, folder: Path, python: str) -> Iterator[Process]:
     """MLServer with the last step of the model: it takes numbers that are scaled already, which is less work."""
     port, rest = free_port(), free_port()
     place = home.folder / "mlserver"
     place.mkdir(exist_ok=True)
-    weights = _weights(folder)
-    code = (
-        "import json, sys, joblib, numpy; from sklearn.linear_model import LogisticRegression; "
-        "given = json.loads(sys.argv[1]); one = LogisticRegression(); "
-        "[setattr(one, name, numpy.array(value)) for name, value in given.items()]; "
-        "one.n_features_in_ = one.coef_.shape[1]; joblib.dump(one, 'model.joblib')"
-    )
-    subprocess.run([python, "-c", code, json.dumps(weights)], cwd=place, check=True)
+    if type(artifact.load(folder)[-1]).__name__ == "LogisticRegression":
+        code, given = _WEIGHED, json.dumps(_weights(folder))
+    else:
+        code, given = _FITTED, json.dumps({"rows": str(home.folder / "loan.csv"), "params": FOREST["params"]})
+    subprocess.run([python, "-c", code, given], cwd=place, check=True)
     model = {"name": "loan", "implementation": "mlserver_sklearn.SKLearnModel", "parameters": {"uri": "model.joblib"}}
     (place / "model-settings.json").write_text(json.dumps(model), "utf-8")
     settings = {"http_port": port, "grpc_port": rest, "metrics_port": free_port(), "host": "127.0.0.1"}
@@ -232,24 +246,29 @@ def main() -> None:
     asked.add_argument("--rounds", type=int, default=7)
     asked.add_argument("--seconds", type=float, default=2.0)
     asked.add_argument("--clients", type=int, default=16)
+    asked.add_argument("--only", default=",".join(MODELS), help="models, with commas between them")
     given = asked.parse_args()
-    with tempfile.TemporaryDirectory(prefix="serving-") as scratch:
-        home = Home(Path(scratch) / "home", {})
-        home.begin()
-        home.move("promote", home.train(LOGISTIC))
-        with servers(home) as found:
-            _same_answers(found)
-            for number in range(given.rounds + 1):
-                for server in found:
-                    took = server.measure(clients=given.clients, seconds=given.seconds)
-                    if number:
-                        server.rounds.append(took)
-            alone = {one.name: one.measure(clients=1, seconds=given.seconds) for one in found}
-    raise SystemExit(_told(found, alone))
+    lines = []
+    for kind in given.only.split(","):
+        with tempfile.TemporaryDirectory(prefix="serving-") as scratch:
+            home = Home(Path(scratch) / "home", {})
+            home.begin()
+            home.move("promote", home.train(MODELS[kind]))
+            with servers(home) as found:
+                _same_answers(found)
+                for number in range(given.rounds + 1):
+                    for server in found:
+                        took = server.measure(clients=given.clients, seconds=given.seconds)
+                        if number:
+                            server.rounds.append(took)
+                alone = {one.name: one.measure(clients=1, seconds=given.seconds) for one in found}
+        lines += _told(kind, found, alone)
+    raise SystemExit(conclude("serving", lines, rows=True))
 
 
-def _told(found: list[Server], alone: dict[str, Took]) -> int:
+def _told(kind: str, found: list[Server], alone: dict[str, Took]) -> list[Line]:
     bare, gateway, mlflow, *others = found
+    print(kind)
     for one in found:
         rate, cpu = (statistics.median(getattr(took, what) for took in one.rounds) for what in ("rate", "cpu"))
         print(
@@ -268,7 +287,7 @@ def _told(found: list[Server], alone: dict[str, Took]) -> int:
     for other in others:
         lines.append(_line("requests, of those of MLServer", gateway, other, "rate", 1.0))
         lines.append(_line("processor time of a request, of MLServer's", gateway, other, "cpu", 1.0))
-    return conclude("serving", lines, rows=True)
+    return [replace(one, what=f"{kind}: {one.what}") for one in lines]
 
 
 def _line(what: str, gateway: Server, other: Server, measure: str, limit: float | None) -> Line:

@@ -13,6 +13,7 @@ import numpy as np
 
 from serving.contract import Contract, NoContract, contract_of
 from serving.copies import Copies, Unfit, line
+from serving.forest import MOST, Forest, forest_of
 from serving.preparation import Prepared, prepared
 from serving.shortcut import shortcut
 from tasks import artifact, example
@@ -65,6 +66,7 @@ class Loaded:
         prepare: See :func:`serving.preparation.prepared`; None: the model does it itself.
         largest: Its answer is the class with the largest probability.
         shortcut: See :func:`serving.shortcut.shortcut`; used for a few rows. None: the model is asked.
+        forest: See :func:`serving.forest.forest_of`; used for some rows. None: the model is asked.
     """
 
     version: str
@@ -76,6 +78,7 @@ class Loaded:
     prepare: Prepared | None = None
     largest: bool = False
     shortcut: Callable[[Mapping[str, Any]], list[float]] | None = None
+    forest: Forest | None = None
 
     @property
     def quick(self) -> bool:
@@ -91,7 +94,10 @@ class Loaded:
         if len(rows) <= _FEW and self.shortcut is not None and (short := self._shortly(rows)) is not None:
             return short
         last, features = self._features(rows)
-        chances = self._chances(last, features, len(rows))
+        means = self.forest(features) if self.forest is not None and len(rows) <= MOST else None
+        if means is not None and not self.classes:
+            return [None if _is_nothing(value) else Answer(value) for (value,) in means.tolist()]
+        chances = self._chances(last, features, len(rows)) if means is None else means.tolist()
         predicted = self._largest(last, chances) if chances and self.largest else None
         if predicted is None:
             predicted = np.asarray(last.predict(features)).reshape(len(rows)).tolist()
@@ -265,8 +271,18 @@ def _described(folder: Path, package: Package, model: Any) -> Loaded:
     last = type(model[-1] if hasattr(model, "steps") else model)
     largest = last.__module__.startswith("sklearn.") and last.__name__ in _LARGEST
     positive = _positive(package, classes)
-    straight = shortcut(model, quick, contract)
-    return Loaded(package.version, package.digest, model, contract, classes, positive, quick, largest, straight)
+    return Loaded(
+        package.version,
+        package.digest,
+        model,
+        contract,
+        classes,
+        positive,
+        quick,
+        largest,
+        shortcut(model, quick, contract),
+        forest_of(model, quick, contract),
+    )
 
 
 def _positive(package: Package, classes: tuple[str, ...]) -> int | None:

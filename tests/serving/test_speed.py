@@ -12,6 +12,7 @@ from shops import GOOD, Server, Shop
 
 from serving.contract import Column, Contract
 from serving.draft import Ask
+from serving.forest import forest_of
 from serving.gateway import Gateway, ModelFailed
 from serving.inputs import BadInput
 from serving.lineup import Lineup
@@ -98,6 +99,68 @@ def test_a_prediction_by_the_shortcut_is_the_models(shop: Shop) -> None:
     assert [one.prediction for one in long if one] == [one.prediction for one in short if one]
     assert [one.score for one in short if one] == pytest.approx([one.score for one in long if one], rel=1e-9)
     assert len({one.prediction for one in short if one}) == 2
+
+
+FOREST, TREES = "sklearn.ensemble:RandomForest", "sklearn.ensemble:ExtraTrees"
+
+
+@pytest.mark.parametrize("jobs", [None, 2])
+@pytest.mark.parametrize(
+    ("estimator", "target"),
+    [
+        (f"{FOREST}Classifier", SIDES),
+        (f"{FOREST}Classifier", np.array(["a", "b", "c"] * 100)),
+        (f"{TREES}Classifier", np.where(SIDES == "yes", 1, 0)),
+        (f"{FOREST}Regressor", DRAW.normal(size=300)),
+        (f"{TREES}Regressor", DRAW.normal(size=300)),
+    ],
+)
+def test_a_forest_whose_trees_are_asked_says_what_it_says(estimator: str, target: Any, jobs: int | None) -> None:
+    model = fitted(estimator, target, n_estimators=30, n_jobs=jobs)
+    made = forest_of(model, prepared(model, CONTRACT), CONTRACT)
+    assert made is not None
+    loaded = loaded_of(model)
+    assert loaded.forest is not None
+    fresh = table(200)
+    frame = CONTRACT.frame(fresh)
+    said = [one for row in fresh if (one := loaded.answers([row])[0]) is not None]
+    assert said == [one for one in loaded.answers(fresh) if one is not None]
+    if not loaded.classes:
+        assert [one.prediction for one in said] == pytest.approx(model.predict(frame), rel=1e-9)
+        return
+    assert [one.prediction for one in said] == model.predict(frame).tolist()
+    chances = [list((one.probabilities or {}).values()) for one in said]
+    assert np.allclose(chances, model.predict_proba(frame), rtol=1e-9, atol=1e-12)
+
+
+def loaded_of(model: Any) -> Loaded:
+    quick = prepared(model, CONTRACT)
+    classes = tuple(str(one) for one in getattr(model, "classes_", ()))
+    forest = forest_of(model, quick, CONTRACT)
+    return Loaded("1", "d", model, CONTRACT, classes, None, quick, bool(classes), forest=forest)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # scikit-learn's own check of what is too large
+def test_a_forest_refuses_what_it_cannot_take_as_it_does_without_the_way_round() -> None:
+    loaded = loaded_of(fitted(f"{FOREST}Classifier", SIDES, n_estimators=5))
+    assert loaded.forest is not None
+    with pytest.raises(ValueError, match="too large for dtype"):
+        loaded.answers([{**row, "a": 1e300} for row in table(3)])
+    with pytest.raises(ValueError, match="infinity"):
+        loaded.answers([{**row, "a": float("-inf")} for row in table(3)])
+
+
+def test_no_trees_are_asked_where_the_two_could_differ() -> None:
+    def made(model: Any) -> Any:
+        return forest_of(model, prepared(model, CONTRACT), CONTRACT)
+
+    assert made(fitted("sklearn.tree:DecisionTreeClassifier", SIDES)) is None
+    assert made(fitted("candidates:Moody", SIDES)) is None, "a class of somebody's own may do anything"
+    changed = fitted(f"{FOREST}Classifier", SIDES, n_estimators=5)
+    assert made(changed) is not None
+    changed[-1].predict_proba = lambda rows: np.full((len(rows), 2), 0.5)
+    assert made(changed) is None
+    assert forest_of(object(), None, CONTRACT) is None
 
 
 ELSEWISE = {"Content-Type": "application/json; charset=utf-8"}
