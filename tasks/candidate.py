@@ -109,6 +109,7 @@ def make(case: Case, parts: Split, why: Verdict, scratch: Path, progress: Progre
         fitted,
         parts,
         profile=profile,
+        train=training.train_metrics(policy, fitted.model, parts, profile),
         verdict=why,
         trail=case.trail,
         stores=case.stores,

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import scipy.special  # noqa: F401  skops looks for functions in all modules, in the order in which they came
+
 from tasks import artifact, example
 
 

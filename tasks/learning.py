@@ -28,7 +28,7 @@ from tasks.records import LearningEvidence, Lesson, Profile, Standing, Verdict
 from tasks.requests import Feedback, RequestLog
 from tasks.scoring import classes_of, recorded_rows, score
 from tasks.signals import profile_of
-from tasks.training import Fitted, check_answers
+from tasks.training import Fitted, check_answers, train_metrics
 from tasks.training import profile_of as describe
 
 
@@ -135,6 +135,7 @@ def make(case: Case, studied: Studied, why: Verdict, scratch: Path) -> Made:
         fitted,
         parts,
         profile=profile,
+        train=train_metrics(policy, model, parts, profile),
         verdict=why,
         trail=case.trail,
         stores=case.stores,

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-import numpy as np
 import pandas as pd
 
 from tasks import artifact, example
 from tasks import profile as profiles
 from tasks.columns import kind_of
 from tasks.data import Split
-from tasks.decide.metrics import Unmeasurable, measure
 from tasks.estimators import TrainingError
-from tasks.plugins import custom_metric
 from tasks.policy import Policy
 from tasks.records import Candidate, Profile, Verdict, to_plain
-from tasks.scoring import classes_of, score
 from tasks.stores import Stores
 
 if TYPE_CHECKING:
@@ -45,8 +44,10 @@ PLOTS = "plots"
 
 _PACKAGES = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
 _UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
-_FEW, _ENOUGH = 1000, 5000
-"""Fitted rows that are scored at least, where there are as many, and at most."""
+_UNFINISHED = ".backstop-"
+"""What the names of folders begin with in which a model is written before it is put in its place."""
+_FORGOTTEN = 24 * 3600.0
+"""Seconds after which nobody writes there any more."""
 _LONGEST = 4000
 """Characters of a tag or parameter; some MLflow databases hold no more."""
 
@@ -76,59 +77,93 @@ def save(policy: Policy, fitted: Fitted, split: Split, folder: Path) -> Path:
         "input_example": shown,
         "pip_requirements": _requirements(policy),  # left to itself MLflow imports the model elsewhere for 13 s
     }
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ThreadPoolExecutor(1) as beside:
         # Said once, when MLflow imports its own model types; it is not about ours.
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
         if policy.training.serialization == "pickle":
             mlflow.sklearn.save_model(fitted.model, serialization_format="cloudpickle", **described)
-        else:
-            _save_safely(policy, fitted.model, described)
-    example.write(folder, fitted.model, rows)
+            example.write(folder, fitted.model, rows)
+            return folder
+        # Writing a large model takes as long as all the rest, the model's answers among it.
+        content, found = _dumped(policy, fitted.model)
+        file = folder.with_name(f"{folder.name}.skops")
+        writing = beside.submit(file.write_bytes, content.view)
+        _lay_out(described, found)
+        example.write(folder, fitted.model, rows)
+        writing.result()
+    _put_in(file, folder)
     return folder
 
 
-def _save_safely(policy: Policy, model: Any, described: dict[str, Any]) -> None:
-    """Write the model with skops, once.
+def _lay_out(described: dict[str, Any], found: list[str]) -> None:
+    """The folder of the artifact, around a model of no size, which the model's file takes the place of.
 
     MLflow, given the model, writes it again and loads it to see whether it can: for a forest of 100 MB that is more
-    than half of all that registering it costs, and the gate loads it in a fresh process. So MLflow lays out the
-    folder around a model of no size, and the model's file takes its place.
+    than half of all that registering it costs, and the gate loads it in a fresh process.
 
-    Raises:
-        TrainingError: When skops cannot write it, or read it where the gate will not try to, or it holds types that the
-            policy does not trust.
+    Args:
+        described: What MLflow is told.
+        found: Types in the model.
     """
     import mlflow.sklearn  # noqa: PLC0415  see save()
-    from mlflow.models import Model  # noqa: PLC0415  see save()
     from sklearn.dummy import DummyRegressor  # noqa: PLC0415  see save()
 
-    folder = Path(described["path"])
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as scratch:
-        file = Path(scratch) / "model"
-        found = _written(policy, model, file)
-        mlflow.sklearn.save_model(
-            DummyRegressor(), serialization_format="skops", skops_trusted_types=found, **described
-        )
-        place = artifact.model_file(folder)
-        place.unlink()  # a file that takes another one's place waits for the disk on some systems
-        file.rename(place)
+    mlflow.sklearn.save_model(DummyRegressor(), serialization_format="skops", skops_trusted_types=found, **described)
+
+
+def _put_in(file: Path, folder: Path) -> None:
+    from mlflow.models import Model  # noqa: PLC0415  see save()
+
+    place = artifact.model_file(folder)
+    place.unlink()  # a file that takes another one's place waits for the disk on some systems
+    file.rename(place)
     layout = Model.load(str(folder))
     layout.model_size_bytes = artifact.size(folder)
     layout.save(str(folder / "MLmodel"))
 
 
-def _written(policy: Policy, model: Any, file: Path) -> list[str]:
-    """Write the model to a file; the types in it that skops does not trust by itself, and the policy does.
+class _Content(io.RawIOBase):
+    """A file in memory that is written at once, and not copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.view, self._place = memoryview(b""), 0
+
+    def write(self, content: Any) -> int:
+        self.view = memoryview(content)
+        return len(self.view)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        some = self.view[self._place : self._place + len(buffer)]
+        buffer[: len(some)] = some
+        self._place += len(some)
+        return len(some)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: len(self.view)}[whence]
+        return self._place
+
+
+def _dumped(policy: Policy, model: Any) -> tuple[_Content, list[str]]:
+    """The file of the model, and the types in it that somebody who loads it has to trust.
 
     Raises:
-        TrainingError: As :func:`_save_safely`.
+        TrainingError: When skops cannot write it, or read it where the gate will not try to, or it holds types that the
+            policy does not trust.
     """
     import skops.io  # noqa: PLC0415  see save()
 
+    content = _Content()
+    file = cast("IO[bytes]", content)
     try:
         skops.io.dump(model, file)
-        found = artifact.types_in(file)
-        artifact.check(found, policy.training.trusted_types)
+        found = artifact.allowed_types(file, policy.training.trusted_types)
         if not policy.gate.fresh_process:
             skops.io.load(file, trusted=found)  # nobody else would see that it cannot be read again
     except artifact.UntrustedModel as error:
@@ -141,7 +176,7 @@ def _written(policy: Policy, model: Any, file: Path) -> list[str]:
             f"training.serialization: skops cannot save this model and read it again: {type(error).__name__}: {error}; "
             "build it of scikit-learn's own parts, or set `serialization: pickle` if you trust it"
         ) from error
-    return found
+    return content, found
 
 
 def _signature(policy: Policy, fitted: Fitted, rows: pd.DataFrame) -> Any:
@@ -172,6 +207,7 @@ def log(
     split: Split,
     *,
     profile: Profile,
+    train: Mapping[str, float],
     verdict: Verdict,
     trail: str,
     stores: Stores,
@@ -184,6 +220,7 @@ def log(
         fitted: The model.
         split: Its rows.
         profile: From :func:`tasks.training.profile_of`; its metrics are those of the holdout.
+        train: From :func:`tasks.training.train_metrics`.
         verdict: The triggers', which says why.
         trail: Ties it to what follows.
         stores: Where MLflow is.
@@ -196,18 +233,19 @@ def log(
     from mlflow import MlflowClient  # noqa: PLC0415  see save()
 
     client = MlflowClient(tracking_uri=stores.tracking, registry_uri=stores.tracking)
-    with tempfile.TemporaryDirectory(prefix="backstop-") as scratch, ThreadPoolExecutor(1) as beside:
+    with _scratch(stores) as scratch, ThreadPoolExecutor(1) as beside:
         with _storing(scratch):
             folder = save(policy, fitted, split, Path(scratch) / FOLDER)
-        digest = beside.submit(artifact.digest, folder)  # while the files are stored
+        digest, size = beside.submit(artifact.digest, folder), artifact.size(folder)
         run = client.create_run(
             _experiment(client, policy.model, stores),
             tags=_tags(policy, fitted, profile, verdict, trail=trail, flow_run_id=flow_run_id),
         )
         try:
             with _storing(run.info.artifact_uri):
-                _describe(client, run.info.run_id, policy, fitted, split, profile, verdict)
-                client.log_artifacts(run.info.run_id, str(folder), FOLDER)
+                _describe(client, run.info.run_id, policy, fitted, profile, train, verdict)
+                digest.result()  # before the files move
+                _put(client, run, folder, stores)
             number = _register(client, policy.model, run, trail)
         except BaseException:
             client.set_terminated(run.info.run_id, "FAILED")
@@ -218,9 +256,41 @@ def log(
             version=number,
             run_id=run.info.run_id,
             digest=digest.result(),
-            size=artifact.size(folder),
+            size=size,
             profile=profile,
         )
+
+
+@contextmanager
+def _scratch(stores: Stores) -> Iterator[str]:
+    """A folder for a while, on the disk where the files will be kept if that is a folder of this machine."""
+    with _storing(str(stores.artifacts or tempfile.gettempdir())):
+        if stores.artifacts is not None:
+            stores.artifacts.mkdir(parents=True, exist_ok=True)
+            _clear(stores.artifacts)
+        scratch = tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=stores.artifacts)
+    with scratch as folder:
+        yield folder
+
+
+def _clear(artifacts: Path) -> None:
+    """Remove what runs left behind that were killed while they wrote."""
+    for path in artifacts.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):  # another run clears it too
+            if time.time() - path.stat().st_mtime > _FORGOTTEN:
+                shutil.rmtree(path)
+
+
+def _put(client: MlflowClient, run: Any, folder: Path, stores: Stores) -> None:
+    """Put the model's files where the run keeps its own: all of them at once, where they lie on that disk already."""
+    place = urlsplit(run.info.artifact_uri)
+    if stores.artifacts is not None and place.scheme == "file":
+        kept = Path(url2pathname(place.path))
+        with suppress(OSError):  # the experiment was made elsewhere
+            kept.mkdir(parents=True, exist_ok=True)
+            folder.rename(kept / FOLDER)
+            return
+    client.log_artifacts(run.info.run_id, str(folder), FOLDER)
 
 
 @contextmanager
@@ -296,8 +366,8 @@ def _describe(
     run_id: str,
     policy: Policy,
     fitted: Fitted,
-    split: Split,
     profile: Profile,
+    train: Mapping[str, float],
     verdict: Verdict,
 ) -> None:
     """Parameters, metrics of both parts, and the files that explain them."""
@@ -306,7 +376,7 @@ def _describe(
     training, moment = policy.training, int(time.time() * 1000)
     params = {"estimator": training.estimator or training.trainer, "seed": training.seed, **fitted.params}
     metrics = {f"holdout_{metric.metric}": metric.value for metric in profile.metrics}
-    metrics |= {f"train_{name}": value for name, value in _train_metrics(policy, fitted, split, profile).items()}
+    metrics |= {f"train_{name}": value for name, value in train.items()}
     client.log_batch(
         run_id,
         metrics=[Metric(name, value, moment, 0) for name, value in metrics.items()],
@@ -315,28 +385,6 @@ def _describe(
     client.log_text(run_id, policy.text or policy.model_dump_json(indent=1), "policy.yaml")
     client.log_text(run_id, profiles.to_json(profile), "profile.json")
     client.log_text(run_id, json.dumps(to_plain(verdict), indent=1), "triggers.json")
-
-
-def _train_metrics(policy: Policy, fitted: Fitted, split: Split, profile: Profile) -> dict[str, float]:
-    """The holdout's metrics on rows that were fitted: the distance between the two shows overfitting.
-
-    On as many as the holdout has, spread over all: more would make the one side surer, and the distance no surer. Nor
-    would more than some thousand tell overfitting from chance any better: they put a share within a hundredth or two.
-    """
-    places = np.linspace(0, len(split.train) - 1, min(len(split.train), max(len(split.holdout), _FEW), _ENOUGH))
-    rows = split.train.take(np.unique(places.astype(np.intp)))
-    scores = score(fitted.model, rows, classes=classes_of(fitted.model, rows, policy))
-    found: dict[str, float] = {}
-    for metric in profile.metrics:
-        custom = custom_metric(metric.metric)
-        try:
-            if custom is None:
-                found[metric.metric] = measure(metric.metric, scores).value
-            else:
-                found[metric.metric] = float(custom(scores.truth, scores.prediction, scores.probability))
-        except Unmeasurable:
-            continue  # it has no value on these rows; the holdout's is what decides
-    return found
 
 
 def log_pictures(stores: Stores, run_id: str, pictures: Iterable[Picture]) -> None:

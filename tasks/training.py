@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,13 +25,15 @@ from tasks.progress import Progress, silent
 from tasks.records import Measurement, Profile, Scores, Span
 from tasks.scoring import classes_of, score
 
-__all__ = ["Fitted", "TrainingError", "check_answers", "fit", "profile_of"]
+__all__ = ["Fitted", "TrainingError", "check_answers", "fit", "profile_of", "train_metrics"]
 
 _TICK = timedelta(microseconds=1)
 _USUAL = 0.9
 """Share of a regression's answers on the holdout that are no errors."""
 _FACTOR = 3
 """Of successive halving: a third of the parameter sets goes on, on three times the rows."""
+_FEW, _ENOUGH = 1000, 5000
+"""Fitted rows that are scored at least, where there are as many, and at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -267,6 +270,31 @@ def profile_of(
         error_limit=limit,
         sureness=profiles.sureness(holdout_scores),
     )
+
+
+def train_metrics(policy: Policy, model: Any, split: Split, profile: Profile) -> dict[str, float]:
+    """The holdout's metrics on rows that were fitted: the distance between the two shows overfitting.
+
+    On as many as the holdout has, spread over all: more would make the one side surer, and the distance no surer. Nor
+    would more than some thousand tell overfitting from chance any better: they put a share within a hundredth or two.
+
+    Args:
+        policy: Of the model.
+        model: Fitted.
+        split: Its rows.
+        profile: From :func:`profile_of`.
+
+    Returns:
+        By name; without those that have no value on these rows.
+    """
+    places = np.linspace(0, len(split.train) - 1, min(len(split.train), max(len(split.holdout), _FEW), _ENOUGH))
+    rows = split.train.take(np.unique(places.astype(np.intp)))
+    scores = score(model, rows, classes=classes_of(model, rows, policy))
+    found: dict[str, float] = {}
+    for metric in profile.metrics:
+        with suppress(Unmeasurable):  # the holdout's is what decides
+            found[metric.metric] = _value(metric.metric, scores, custom_metric(metric.metric))
+    return found
 
 
 def errors_of(scores: Scores) -> tuple[float | None, tuple[int, int]]:

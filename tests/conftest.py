@@ -19,6 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # believe: with all the world's 20 ms each time, in tests, servers and flow runs; with this one none.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("authority.pem"))
 
+# skops looks for functions in all modules, in the order in which they came: seconds once there are many before these.
+import scipy.special  # noqa: F401
 from prepared import mlflow_database, prefect_database, prepared
 from servers import MlflowServer, NotInstalled, Postgres, mlflow_server, postgres
 

@@ -20,6 +20,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from tasks import artifact
 
@@ -77,6 +78,35 @@ MODELS: dict[str, Callable[[], Any]] = {
 def test_the_types_of_a_file_are_those_that_skops_finds_in_all_of_it(name: str, tmp_path: Path) -> None:
     skops.io.dump(MODELS[name](), tmp_path / "model")
     assert artifact.types_in(tmp_path / "model") == skops.io.get_untrusted_types(file=tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_allowed_is_all_that_skops_has_to_be_told(name: str, tmp_path: Path) -> None:
+    """The quick look at the names and the thorough one come to the same."""
+    path = tmp_path / "model"
+    skops.io.dump(MODELS[name](), path)
+    needed = artifact.types_in(path)
+    refused = [one for one in needed if not artifact.is_trusted(one)]
+    if refused:
+        with pytest.raises(artifact.UntrustedModel, match=refused[0]):
+            artifact.allowed_types(path)
+    allowed = artifact.allowed_types(path, refused)
+    assert set(needed) <= set(allowed)
+    assert all(artifact.is_trusted(one) or one in refused for one in allowed)
+    skops.io.load(path, trusted=allowed)
+
+
+def test_functions_are_looked_at_by_skops_itself(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    skops.io.dump(FunctionTransformer(np.log1p), path)
+    assert artifact._named(path) is None
+    assert artifact.allowed_types(path) == artifact.types_in(path)
+    skops.io.dump(FunctionTransformer(os.system), path)
+    with pytest.raises(artifact.UntrustedModel, match="system"):
+        artifact.allowed_types(path)
+    skops.io.dump({"a text": '"__class__": "system", "__module__": "os"', "__class__": "a key"}, path)
+    assert not artifact.types_in(path)
+    assert artifact.allowed_types(path) == []
 
 
 def test_a_hostile_pickle_is_refused_before_it_can_run(tmp_path: Path) -> None:

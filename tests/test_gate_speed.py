@@ -13,7 +13,7 @@ from test_scoring import Counting
 
 from benchmarks import gate_speed
 from benchmarks.gate_speed import Stage
-from tasks import evidence, tracking
+from tasks import evidence, training
 from tasks.decide import gate
 from tasks.policy import Gate, SliceCheck
 from tasks.registry import Registry
@@ -74,9 +74,9 @@ def test_no_more_fitted_rows_are_scored_than_the_holdout_has_nor_than_are_enough
 ) -> None:
     made = stage.made
     for enough, scored in ((10 * ROWS, ROWS), (ROWS // 2, ROWS // 2)):
-        monkeypatch.setattr(tracking, "_ENOUGH", enough)
+        monkeypatch.setattr(training, "_ENOUGH", enough)
         model = Counting(made.fitted.model)
-        found = tracking._train_metrics(stage.case.policy, Fitted(model=model, params={}), made.split, made.profile)
+        found = training.train_metrics(stage.case.policy, model, made.split, made.profile)
         assert found["accuracy"] > 0.5
         assert model.rows["predict_proba"] == scored < len(made.split.train)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import time
 import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -243,12 +246,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Fitted, Spli
 
 def logged(made: tuple[Policy, Fitted, Split, Profile], stores: Stores, **changes: Any) -> Candidate:
     of, fitted, parts, profile = made
-    return tracking.log(
-        of,
-        fitted,
-        parts,
-        **{"profile": profile, "verdict": WHY, "trail": "t1", "stores": stores, "flow_run_id": "f1", **changes},
-    )
+    train = training.train_metrics(of, fitted.model, parts, profile)
+    usual = {"profile": profile, "train": train, "verdict": WHY, "trail": "t1", "stores": stores, "flow_run_id": "f1"}
+    return tracking.log(of, fitted, parts, **{**usual, **changes})
 
 
 def test_a_run_answers_why_and_on_what_a_model_was_trained(
@@ -291,6 +291,46 @@ def test_the_registered_version_is_the_artifact_that_was_judged_and_has_no_stage
     assert folder.is_relative_to(stores.artifacts)
     assert (artifact.digest(folder), artifact.size(folder)) == (second.digest, second.size)
     assert len(artifact.load(folder).predict(made[2].holdout.features)) == 120
+
+
+def on_another_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files cannot just be renamed into their place."""
+    rename = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if Path(target).name == tracking.FOLDER:
+            raise OSError(errno.EXDEV, "another disk", str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+
+
+def test_on_another_disk_the_artifact_is_copied_there(
+    made: tuple[Policy, Fitted, Split, Profile], stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    on_another_disk(monkeypatch)
+    candidate = logged(made, stores)
+    client = MlflowClient(tracking_uri=stores.tracking, registry_uri=stores.tracking)
+    folder = Path(client.get_model_version("sample", candidate.version).source.removeprefix("file://"))
+    assert (artifact.digest(folder), artifact.size(folder)) == (candidate.digest, candidate.size)
+    assert stores.artifacts is not None
+    assert [path.name for path in stores.artifacts.iterdir()] == ["sample"], "and nothing else is left"
+
+
+def test_what_a_killed_run_left_behind_is_cleared_and_what_another_one_writes_is_not(
+    made: tuple[Policy, Fitted, Split, Profile], stores: Stores
+) -> None:
+    assert stores.artifacts is not None
+    for name, days in ((".backstop-old", 2), (".backstop-new", 0), ("sample", 2)):
+        (stores.artifacts / name).mkdir(parents=True)
+        (stores.artifacts / name / "model").write_text("half of it")
+        then = time.time() - days * 86400
+        os.utime(stores.artifacts / name, (then, then))
+    logged(made, stores)
+    assert sorted(path.name for path in stores.artifacts.iterdir()) == [".backstop-new", "sample"]
+    assert (stores.artifacts / "sample" / "model").exists()
 
 
 def test_mlflow_itself_loads_the_model_and_knows_its_signature_and_example(
@@ -337,9 +377,12 @@ def test_a_failure_half_way_leaves_a_run_that_says_it_failed_and_no_version(
     def broken(*_: Any, **__: Any) -> None:
         raise ConnectionError("the artifact store is down")
 
+    on_another_disk(monkeypatch)
     monkeypatch.setattr(MlflowClient, "log_artifacts", broken)
     with pytest.raises(ConnectionError):
         logged(made, stores)
+    assert stores.artifacts is not None
+    assert not list(stores.artifacts.glob(".*")), "what was prepared is gone"
     client = MlflowClient(tracking_uri=stores.tracking, registry_uri=stores.tracking)
     experiment = client.get_experiment_by_name("backstop/sample")
     assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
