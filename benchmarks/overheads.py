@@ -22,6 +22,7 @@ round; the value is the median of the rounds' ratios.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import statistics
@@ -232,21 +233,27 @@ def _log_model(model: Any, folder: Path) -> None:
     from mlflow.models import ModelSignature  # noqa: PLC0415  see moves()
     from mlflow.types import ColSpec, Schema  # noqa: PLC0415  see moves()
 
+    known = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(f"sqlite:///{folder}/beside.db")
-    if mlflow.get_experiment_by_name("beside") is None:
-        mlflow.create_experiment("beside", artifact_location=(folder / "beside").as_uri())
-    mlflow.set_experiment("beside")
-    inputs = Schema([ColSpec("double", f"x{number}") for number in range(model.n_features_in_)])
-    with mlflow.start_run():
-        mlflow.sklearn.log_model(
-            model,
-            name="model",
-            serialization_format="skops",
-            skops_trusted_types=["sklearn.tree._tree.Tree"],
-            pip_requirements=["scikit-learn", "skops"],
-            signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec("string")])),
-            registered_model_name="beside",
-        )
+    try:
+        if mlflow.get_experiment_by_name("beside") is None:
+            mlflow.create_experiment("beside", artifact_location=(folder / "beside").as_uri())
+        mlflow.set_experiment("beside")
+        inputs = Schema([ColSpec("double", f"x{number}") for number in range(model.n_features_in_)])
+        with mlflow.start_run():
+            mlflow.sklearn.log_model(
+                model,
+                name="model",
+                serialization_format="skops",
+                skops_trusted_types=["sklearn.tree._tree.Tree"],
+                pip_requirements=["scikit-learn", "skops"],
+                signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec("string")])),
+                registered_model_name="beside",
+            )
+    finally:  # MLflow puts it into the environment, where what follows would find it
+        mlflow.set_tracking_uri(known or "")
+        if known is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 def retraining(rounds: int) -> list[Line]:
