@@ -1,8 +1,8 @@
 """The scikit-learn work of one retraining as a plain script, without a product around it.
 
-``python -m benchmarks.plain_training prepare FOLDER`` makes a home with customers in a database, a policy and a first
-version in Production; ``train FOLDER`` reads the same rows, fits the same estimator, lets it and the last model score
-the holdout, times a thousand single rows and saves the model.
+``python -m benchmarks.plain_training prepare FOLDER [--rows N]`` makes a home with customers in a database, a policy
+and a first version in Production; ``train FOLDER`` reads the same rows, fits the same estimator, lets it and the last
+model score the holdout, times a thousand single rows and saves the model.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ ESTIMATOR = {
 _HOLDOUT, _CALLS, _WARMUP = 0.2, 1_000, 20
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, rows: int) -> None:
     """The home, with Production trained as the policy says."""
     import yaml  # noqa: PLC0415  not the script's
 
     from benchmarks import quiet_home  # noqa: PLC0415  see above
 
-    home = quiet_home.make(folder, models=0, rows=ROWS)
+    home = quiet_home.make(folder, models=0, rows=rows)
     policy = yaml.safe_load(home.policy.read_text("utf-8"))
     policy["training"] = ESTIMATOR
     policy["gate"] = {"performance": {"at_least": 0.6}, "latency": {"p99": "10s", "calls": _CALLS}}
@@ -84,11 +84,15 @@ def main() -> None:
     asked = argparse.ArgumentParser(prog="python -m benchmarks.plain_training")
     asked.add_argument("what", choices=("prepare", "train"))
     asked.add_argument("folder", type=Path)
+    asked.add_argument("--rows", type=int, default=ROWS)
     given = asked.parse_args()
     os.environ["BACKSTOP_HOME"] = str(given.folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MLflow's stages are deprecated
-        {"prepare": prepare, "train": train}[given.what](given.folder.resolve())
+        if given.what == "prepare":
+            prepare(given.folder.resolve(), given.rows)
+        else:
+            train(given.folder.resolve())
 
 
 if __name__ == "__main__":
