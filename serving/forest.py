@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import Contract
-from serving.preparation import Prepared
+from serving.preparation import Prepared, ending, same
 
 Floats = NDArray[np.float64]
 
 MOST = 256
 """Rows at once, up to which it pays: for more of them the trees themselves take the time."""
-_RELATIVE, _ABSOLUTE = 1e-9, 1e-12
-"""What another order of adding may make of a number: trees that are asked side by side are added as they come."""
 _FORESTS = {
     "RandomForestClassifier": "predict_proba",
     "ExtraTreesClassifier": "predict_proba",
@@ -71,21 +69,15 @@ def forest_of(model: Any, prepare: Prepared | None, contract: Contract) -> Fores
         prepare: Its first step, where that can be done without a table.
         contract: What it takes.
     """
-    if prepare is None:
+    if prepare is None or (end := ending(model, _FORESTS, "sklearn.ensemble")) is None:
         return None
-    last = model[-1]
-    method = _FORESTS.get(type(last).__name__)
-    if method is None or not type(last).__module__.startswith("sklearn.ensemble."):
-        return None
+    last, method = end
     try:
-        trees = tuple(one.tree_.predict for one in last.estimators_)
         outputs = len(last.classes_) if method == "predict_proba" else 1
-        made = Forest(trees, outputs)
+        made = Forest(tuple(one.tree_.predict for one in last.estimators_), outputs)
         tried = prepare.trial_rows()
-        expected = np.asarray(getattr(model, method)(contract.frame(tried))).reshape(len(tried), -1)
         found = made(prepare(tried))
+        right = found is not None and same(found, getattr(model, method)(contract.frame(tried)))
     except Exception:  # noqa: BLE001  any model may come here, and the model itself is always there
         return None
-    if found is None or found.shape != expected.shape:
-        return None
-    return made if np.allclose(found, expected, rtol=_RELATIVE, atol=_ABSOLUTE) else None
+    return made if right else None

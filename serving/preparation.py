@@ -22,6 +22,8 @@ Rows = Sequence[Mapping[str, Any]]
 _UNSEEN = "\0a category that no training had"
 _TRIED = 64
 """Rows on which it is held against the pipeline."""
+_RELATIVE, _ABSOLUTE = 1e-9, 1e-12
+"""What another order of adding may make of a number; a stored example may differ by a thousand times as much."""
 
 
 def prepared(model: Any, contract: Contract) -> Prepared | None:
@@ -39,6 +41,25 @@ def prepared(model: Any, contract: Contract) -> Prepared | None:
     if len(model.steps) != 2 or not np.array_equal(made(tried), expected, equal_nan=True):
         return None
     return made
+
+
+def ending(model: Any, methods: Mapping[str, str], package: str) -> tuple[Any, str] | None:
+    """The last step of a pipeline, and the method that gives its numbers; None where it is none of these classes.
+
+    Args:
+        model: A pipeline.
+        methods: By the name of the class.
+        package: That the class has to come from; one of somebody's own may do anything.
+    """
+    last = model[-1]
+    method = methods.get(type(last).__name__)
+    return (last, method) if method is not None and type(last).__module__.startswith(f"{package}.") else None
+
+
+def same(found: Floats, expected: Any) -> bool:
+    """Whether the numbers are those of the model, each row's beside each other."""
+    values = np.asarray(expected).reshape(len(found), -1)
+    return found.shape == values.shape and bool(np.allclose(found, values, rtol=_RELATIVE, atol=_ABSOLUTE))
 
 
 class Prepared:
