@@ -140,11 +140,13 @@ def moves(rounds: int) -> list[Line]:
         Line(
             what="a whole promotion, with alias, tags and reading back, against MLflow's calls for it alone",
             value=ratio(found, 1, 3),
+            limit=3.0,
             told=told.format(middle(found, 1), middle(found, 3)),
         ),
         Line(
             what="a whole promotion, with alias, tags and reading back, against the transition alone",
             value=ratio(found, 1, 0),
+            limit=3.0,
             told=told.format(middle(found, 1), middle(found, 0)),
         ),
     ]
@@ -257,7 +259,7 @@ def _log_model(model: Any, folder: Path) -> None:
 
 
 def retraining(rounds: int) -> list[Line]:
-    """A whole retraining, as its worker starts it, of two sizes: most of what comes on top is the same for both."""
+    """A whole retraining, as its worker starts it, of two sizes: some of what comes on top grows with the forest."""
     few = max(1, rounds // 2)
     return [*_retraining(60_000, few), *_retraining(240_000, max(1, few // 2))]
 

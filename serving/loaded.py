@@ -85,6 +85,11 @@ class Loaded:
         """Whether a few rows cost so little that handing them to a thread would cost more."""
         return self.shortcut is not None and (self.largest or not self.classes)
 
+    @property
+    def _width(self) -> int:
+        """Numbers of an answer. A classifier in a problem of regression gives more; then its predict is what counts."""
+        return len(self.classes) or 1
+
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer | None]:
         """What the version says to rows that keep to its contract; None where its answer is none (NaN).
 
@@ -95,6 +100,8 @@ class Loaded:
             return short
         last, features = self._features(rows)
         means = self.forest(features) if self.forest is not None and len(rows) <= MOST else None
+        if means is not None and means.shape[1] != self._width:
+            means = None
         if means is not None and not self.classes:
             return [None if _is_nothing(value) else Answer(value) for (value,) in means.tolist()]
         chances = self._chances(last, features, len(rows)) if means is None else means.tolist()
@@ -114,6 +121,8 @@ class Loaded:
             return None
         said = [self.shortcut(row) for row in rows]
         if not all(math.isfinite(value) for row in said for value in row):
+            return None
+        if said and len(said[0]) != self._width:
             return None
         if not self.classes:
             return [Answer(value) for (value,) in said]

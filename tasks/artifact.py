@@ -38,17 +38,7 @@ _LOADER = re.compile(rb'"__loader__": "(\w+)"')
 """How types stand in a description; inside of a text of the model the quotes would be escaped."""
 _PLAIN = frozenset(
     {
-        *(
-            "ObjectNode",
-            "JsonNode",
-            "TypeNode",
-            "DictNode",
-            "ListNode",
-            "TupleNode",
-            "SetNode",
-            "SliceNode",
-            "BytesNode",
-        ),
+        *("ObjectNode", "JsonNode", "TypeNode", "DictNode", "ListNode", "TupleNode", "SetNode", "SliceNode"),
         *("NdArrayNode", "MaskedArrayNode", "DTypeNode", "SparseMatrixNode", "RandomStateNode", "RandomGeneratorNode"),
         *("TreeNode", "LossNode", "CachedNode", "BytesNode"),
     }
@@ -173,7 +163,7 @@ def _load_skops(path: Path, declared: tuple[str, ...], trusted_types: tuple[str,
 def allowed_types(file: _File, trusted_types: Iterable[str] = ()) -> list[str]:
     """The types in a skops file that was just written, where all of them are allowed.
 
-    Those that skops itself trusts may be among them, or left out. Whoever loads the file does not rely on this.
+    Those that skops trusts by itself may be among them or not. Whoever loads the file does not rely on this.
 
     Args:
         file: Where it is, or itself.
@@ -184,7 +174,7 @@ def allowed_types(file: _File, trusted_types: Iterable[str] = ()) -> list[str]:
     """
     named, trusted = _named(file), frozenset(trusted_types)
     if named is not None and all(name in trusted or is_trusted(name) for name in named):
-        return sorted(name for name in named if not name.startswith("builtins."))
+        return sorted(named)
     found = types_in(file)  # skops trusts some that are not on this list
     check(found, trusted)
     return found

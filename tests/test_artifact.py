@@ -70,6 +70,7 @@ MODELS: dict[str, Callable[[], Any]] = {
         ["red blue", "blue green"] * 9, [0, 1] * 9
     ),
     "somebody else's": lambda: [Guess("no"), {"sparse": csr_matrix(np.eye(3)), "draw": np.random.default_rng(0)}],
+    "builtins": lambda: {"part": slice(1, 2), "content": bytearray(b"abc")},
     "bytes": lambda: {"bytes": b"abc", "array": bytearray(b"abc"), "when": datetime(2026, 1, 1, tzinfo=UTC)},
 }
 

@@ -150,6 +150,17 @@ def test_a_forest_refuses_what_it_cannot_take_as_it_does_without_the_way_round()
         loaded.answers([{**row, "a": float("-inf")} for row in table(3)])
 
 
+@pytest.mark.parametrize("estimator", [f"{FOREST}Classifier", LOGISTIC])
+def test_a_classifier_in_a_problem_of_regression_is_asked_for_its_prediction(estimator: str) -> None:
+    model = fitted(estimator, np.where(SIDES == "yes", 1, 0))
+    quick, fresh = prepared(model, CONTRACT), table(40)
+    short, forest = shortcut(model, quick, CONTRACT), forest_of(model, quick, CONTRACT)
+    assert (short is None) != (forest is None)
+    loaded = Loaded("1", "d", model, CONTRACT, (), None, quick, shortcut=short, forest=forest)
+    said = [one.prediction for row in fresh for one in loaded.answers([row]) if one]
+    assert said == model.predict(CONTRACT.frame(fresh)).tolist()
+
+
 def test_no_trees_are_asked_where_the_two_could_differ() -> None:
     def made(model: Any) -> Any:
         return forest_of(model, prepared(model, CONTRACT), CONTRACT)
