@@ -62,7 +62,7 @@ status: $(STAMP) ## What of `make up` runs, and where the logs are
 	@$(BIN)/python -m stack.status
 
 serve: $(STAMP) ## Answer for what is in Production (POLICY=, PORT=8400; see docs/serving.md)
-	@$(BIN)/python -m serving --policy "$(POLICY)" $(if $(PORT),--port "$(PORT)")
+	@exec $(BIN)/python -m serving --policy "$(POLICY)" $(if $(PORT),--port "$(PORT)")
 
 demo: $(STAMP) ## Trigger, retrain, gate, promote, watch, roll back, in minutes (POLICY= and DATA= for your own)
 	$(BIN)/python -m rehearsal.demo $(ARGS)
@@ -118,10 +118,10 @@ lock: $(STAMP) ## Resolve requirements.lock and requirements-image.lock anew
 	resolve $(IMAGE_EXTRAS:%=--extra %) --constraint requirements.lock -o requirements-image.lock
 
 mlflow-ui: $(STAMP) ## Look at runs and versions: http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$${BACKSTOP_HOME:-.backstop}/mlflow.db}"
+	exec $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$${BACKSTOP_HOME:-.backstop}/mlflow.db}"
 
 prefect-ui: $(STAMP) ## Look at flows, reports and schedules: http://127.0.0.1:4200
-	$(BIN)/prefect server start
+	exec $(BIN)/prefect server start
 
 clean: ## Remove .venv, caches and what the demo wrote; .backstop (ledger and models) stays
 	rm -rf $(VENV) .demo .replay .backtest .proofs .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis build backstop.egg-info

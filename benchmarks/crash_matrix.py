@@ -65,9 +65,16 @@ class Score:
 
 
 def every_boundary(
-    place: Place, act: Act, kinds: frozenset[str] = CHANGES, *, chosen: Sequence[int] | None = None
+    place: Place,
+    act: Act,
+    kinds: frozenset[str] = CHANGES,
+    *,
+    chosen: Sequence[int] | Callable[[list[str]], Sequence[int]] | None = None,
 ) -> Score:
-    """Kill at every boundary of an act, or at those that are chosen (numbers from the end are negative)."""
+    """Kill at every boundary of an act, or at those that are chosen (numbers from the end are negative).
+
+    What chooses may be a function of the names of the boundaries.
+    """
     begun_at = time.perf_counter()
     place.before(act)
     before = place.do(partial(come_after, place.stores, act))
@@ -76,7 +83,8 @@ def every_boundary(
     after = place.do(partial(come_after, place.stores, act))
     wrong = [f"nobody died: {told}" for told in (*before["faults"], *after["faults"])]
     tally = {"kills": 0, "begun": 0}
-    for number in range(len(boundaries)) if chosen is None else [one % len(boundaries) for one in chosen]:
+    numbers = chosen(boundaries) if callable(chosen) else range(len(boundaries)) if chosen is None else chosen
+    for number in [one % len(boundaries) for one in numbers]:
         known = place.before(act)
         fate = fork(partial(perform, place.stores, act, Doom(number, kinds)), place.folder).end()
         told = place.do(partial(come_after, place.stores, act))

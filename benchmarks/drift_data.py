@@ -56,6 +56,9 @@ SHAPES: dict[str, Draw] = {
     "whole": lambda draw, rows, _shift: draw.integers(0, 10**9, rows),
     "nullable": lambda draw, rows, _shift: pd.array(draw.integers(0, 1_000, rows), "Int64"),
     "mostly null": lambda draw, rows, shift: np.where(draw.random(rows) < 0.9, np.nan, draw.normal(shift, 1, rows)),
+    "mostly zero": lambda draw, rows, shift: draw.normal(shift, 1, rows) * (draw.random(rows) < 0.1),
+    "two crowds": lambda draw, rows, shift: draw.normal(shift, 1, rows) + 1e9 * (draw.random(rows) < 0.5),
+    "far ends": lambda draw, rows, shift: shift + draw.standard_cauchy(rows) ** 3,
     "constant": lambda _draw, rows, _shift: np.full(rows, 3.0),
     "long tail": lambda draw, rows, shift: draw.lognormal(shift, 3, rows),
 }

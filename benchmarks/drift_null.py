@@ -1,10 +1,11 @@
 """Drift where there is none: how often any of twenty columns alarms, by the sizes of the two samples.
 
-``python -m benchmarks.drift_null``: reference and recent rows come from one distribution, normal, heavy-tailed or of
-20 categories, go through the profile that training saves and the one that a trigger evaluation makes, and are judged
-by the trigger's own function. At most 5 % of the evaluations may have a column that drifted. The peers look at the same
-rows: a bare PSI above 0.1, and Evidently's default (to 1,000 reference rows a Kolmogorov-Smirnov or chi-square test at
-5 % per column, above that a normed Wasserstein or Jensen-Shannon distance above 0.1).
+``python -m benchmarks.drift_null``: reference and recent rows come from one distribution, normal, heavy-tailed, of 20
+or 300 categories or of words as a language has them (Zipf), go through the profile that training saves and the one that
+a trigger evaluation makes, and are judged by the trigger's own function. At most 5 % of the evaluations may have a
+column that drifted. The peers look at the same rows: a bare PSI above 0.1, and Evidently's default (to 1,000 reference
+rows a Kolmogorov-Smirnov or chi-square test at 5 % per column, above that a normed Wasserstein or Jensen-Shannon
+distance above 0.1).
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ COLUMNS, EVALUATIONS, QUICK, AT_ONCE = 20, 400, 10, 20
 LARGE = 60
 """Evaluations where a sample is large, since they take long; without any alarm these prove at most 4.9 %."""
 REFERENCES, RECENT = (500, 1000, 1001, 5000, 100_000), (50, 200, 1000, 5000, 100_000)
+AGAIN = 10
+"""Times as many fresh evaluations decide where the first ones did not prove the promise."""
 PEER_ROWS = 5000
 """Above that the peers are not asked: their answers do not change any more, and they are slow."""
-LEVELS = tuple(f"level {number}" for number in range(20))
 SHARES = np.array([1 / (number + 2) for number in range(20)]) / sum(1 / (number + 2) for number in range(20))
 RULES = DriftTrigger()
 
@@ -39,7 +41,10 @@ KINDS: dict[str, Draw] = {
     "normal": lambda draw, rows: draw.normal(0, 1, (rows, COLUMNS)),
     "heavy-tailed": lambda draw, rows: draw.standard_t(2, (rows, COLUMNS)),
     "20 categories": lambda draw, rows: draw.choice(20, (rows, COLUMNS), p=SHARES).astype(float),
+    "300 categories": lambda draw, rows: draw.integers(0, 300, (rows, COLUMNS)).astype(float),
+    "words": lambda draw, rows: np.minimum(draw.zipf(1.3, (rows, COLUMNS)), 10**5).astype(float),
 }
+CATEGORIES = ("20 categories", "300 categories", "words")
 
 
 def prove(*, quick: bool = False) -> list[Line]:
@@ -49,13 +54,33 @@ def prove(*, quick: bool = False) -> list[Line]:
     for kind in KINDS:
         for rows, recent in sizes:
             evaluations = QUICK if quick else LARGE if max(rows, recent) > PEER_ROWS else EVALUATIONS
-            size = min(AT_ONCE, evaluations)
-            jobs = [(kind, rows, recent, size, seed) for seed in range(evaluations // size)]
-            alarms, raw, defaults = np.sum(proof.spread(evaluate, jobs, quick=quick), axis=0)
-            told = f"any of {COLUMNS}, {kind}, {rows:,} reference, {recent:,} recent"
-            peers = "" if max(rows, recent) > PEER_ROWS else peer_words(raw, defaults, evaluations)
-            lines.append(proof.share(told, int(alarms), evaluations, 0.05, quick=quick, told=peers))
+            line = where_nothing_moved(kind, rows, recent, evaluations, quick=quick)
+            if not line.ok and not quick:
+                line = where_nothing_moved(kind, rows, recent, AGAIN * evaluations, first=evaluations)
+            lines.append(line)
     return lines
+
+
+def where_nothing_moved(
+    kind: str, rows: int, recent: int, evaluations: int, *, first: int = 0, quick: bool = False
+) -> Line:
+    """One case.
+
+    Args:
+        kind: Of the columns, see :data:`KINDS`.
+        rows: Of the reference.
+        recent: Rows that are compared with it.
+        evaluations: How many.
+        first: How many were made before and are not counted: they did not tell what is promised from more.
+        quick: The fast form.
+    """
+    size = min(AT_ONCE, evaluations)
+    jobs = [(kind, rows, recent, size, seed) for seed in range(first // size, (first + evaluations) // size)]
+    alarms, raw, defaults = np.sum(proof.spread(evaluate, jobs, quick=quick), axis=0)
+    told = peer_words(raw, defaults, evaluations) if max(rows, recent) <= PEER_ROWS else ""
+    told = ", ".join(part for part in ("drawn anew" if first else "", told) if part)
+    case = f"any of {COLUMNS}, {kind}, {rows:,} reference, {recent:,} recent"
+    return proof.share(case, int(alarms), evaluations, 0.05, quick=quick, told=told)
 
 
 def peer_words(raw: float, defaults: float, evaluations: int) -> str:
@@ -75,15 +100,16 @@ def evaluate(kind: str, rows: int, recent: int, evaluations: int, seed: int) -> 
         if max(rows, recent) <= PEER_ROWS:
             raw += sum(finding.value is not None and finding.value > 0.1 for finding in findings)
             pairs = zip(before.T, after.T, strict=True)
-            defaults += sum(evidently(*pair, category=kind == "20 categories") for pair in pairs)
+            defaults += sum(evidently(*pair, category=kind in CATEGORIES) for pair in pairs)
     return alarms, raw, defaults
 
 
 def frame(values: NDArray[np.float64], kind: str) -> pd.DataFrame:
     """As the data source gives it: categories are text."""
-    if kind != "20 categories":
+    if kind not in CATEGORIES:
         return pd.DataFrame(values, columns=[f"c{number}" for number in range(values.shape[1])])
-    names = np.array(LEVELS, dtype=object)[values.astype(np.intp)]
+    levels, places = np.unique(values.astype(np.intp), return_inverse=True)
+    names = np.array([f"level {number}" for number in levels], dtype=object)[places.reshape(values.shape)]
     return pd.DataFrame({f"c{number}": column for number, column in enumerate(names.T)}, dtype=object)
 
 
@@ -101,7 +127,8 @@ def evidently(before: NDArray[np.float64], after: NDArray[np.float64], *, catego
     Jensen-Shannon distance of categories, at 0.1.
     """
     if category:
-        p, q = (np.bincount(part.astype(np.intp), minlength=20) for part in (before, after))
+        levels = 1 + int(max(before.max(), after.max()))
+        p, q = (np.bincount(part.astype(np.intp), minlength=levels) for part in (before, after))
         if before.size <= 1000:
             seen = p > 0
             expected = p[seen] / before.size * q[seen].sum()

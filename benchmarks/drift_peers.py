@@ -29,7 +29,9 @@ def backstop(reference: pd.DataFrame, recent: pd.DataFrame, *, ks: bool = False)
 
     profile = describe(reference, ks=ks)
     found = drift.judge_columns(profile, count(recent, profile), DriftTrigger(ks=ks))
-    return {one.name: float(one.evidence["ks"] if ks else one.value) for one in found if not ks or "ks" in one.evidence}  # type: ignore[arg-type]
+    # A column of identifiers has no index.
+    said = {one.name: one.evidence.get("ks") if ks else one.value for one in found}
+    return {name: float(value) for name, value in said.items() if value is not None}
 
 
 def backstop_ks(reference: pd.DataFrame, recent: pd.DataFrame) -> Numbers:

@@ -46,8 +46,8 @@ STREAMED = 10_000_000
 RULES = DriftTrigger()
 PEERS = {
     "evidently": ("Evidently's PSI", "backstop", 1 / 100),
-    "nannyml": ("NannyML, Kolmogorov-Smirnov and Jensen-Shannon", "backstop", 1 / 40),
-    "nannyml_js": ("NannyML, Jensen-Shannon only", "backstop", None),
+    "nannyml": ("NannyML, Kolmogorov-Smirnov and Jensen-Shannon", "backstop_ks", 1 / 40),
+    "nannyml_js": ("NannyML, Jensen-Shannon only", "backstop", 1 / 40),
     "alibi": ("alibi-detect's Kolmogorov-Smirnov", "backstop_ks", 1 / 10),
     "scipy": ("scipy's ks_2samp", "backstop_ks", 1 / 10),
 }

@@ -1,8 +1,9 @@
 """How the evaluation of drift grows with rows and with features: seconds and memory, and the exponent of each.
 
 ``python -m benchmarks.growth_drift``: recent rows of mixed types are counted in a stored profile and judged, 10,000 to
-10 million rows of ten features, and 10,000 rows of 10 to 1,000 features; then the same rows streamed from a Parquet
-file, described and counted. The exponent of a fit in logarithms over all sizes is at most 1.1.
+10 million rows of ten features, and 10,000 rows of 10 to 1,000 features; then the same rows, and 5,000 of 100 to 3,000
+features, streamed from a Parquet file, described and counted. The exponent of a fit in logarithms over all sizes is at
+most 1.1.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tasks.profile import describe
 
 LIMIT = 1.1
 ROWS, FEATURES = (10_000, 100_000, 1_000_000, 10_000_000), (10, 30, 100, 300, 1000)
+WIDE, WIDE_ROWS = (100, 300, 1000, 3000), 5_000
 FEW, FEW_ROWS = 10, 10_000
 _LEAST = 1e6
 """Bytes below which the memory says more about the allocator than about the rows."""
@@ -54,13 +56,13 @@ def evaluated(rows: int, features: int, size: int, rounds: int) -> Cost:
     return cost
 
 
-def of_file(folder: Path, rows: int) -> Cost:
-    """The same rows out of a file, the reference described too."""
-    path = write(folder / f"{rows}.parquet", rows, FEW, seed=3)
+def of_file(folder: Path, rows: int, features: int, size: int) -> Cost:
+    """The same out of a file, the reference described too."""
+    path = write(folder / f"{rows}x{features}.parquet", rows, features, seed=3)
     _, cpu, memory = extra(lambda: streamed(path, path))
     path.unlink()
-    print(f"{rows:,} rows x {FEW} streamed: {cpu:.3f} s, {memory / 1e6:.1f} MB", flush=True)
-    return Cost(rows, cpu, memory)
+    print(f"{rows:,} rows x {features:,} streamed: {cpu:.3f} s, {memory / 1e6:.1f} MB", flush=True)
+    return Cost(size, cpu, memory)
 
 
 def lines(name: str, costs: Sequence[Cost]) -> list[Line]:
@@ -91,8 +93,9 @@ def main() -> None:
     by_rows = [evaluated(size, FEW, size, asked.rounds) for size in rows]
     by_features = [evaluated(FEW_ROWS, size, size, asked.rounds) for size in FEATURES]
     with tempfile.TemporaryDirectory(prefix="growth-drift-") as scratch:
-        files = [of_file(Path(scratch), size) for size in rows]
-    found = {"rows": by_rows, "features": by_features, "rows, streamed": files}
+        files = [of_file(Path(scratch), size, FEW, size) for size in rows]
+        wide = [of_file(Path(scratch), WIDE_ROWS, size, size) for size in WIDE]
+    found = {"rows": by_rows, "features": by_features, "rows, streamed": files, "features, streamed": wide}
     draw(found)
     every = [line for name, costs in found.items() for line in lines(name, costs)]
     raise SystemExit(proof.conclude("growth_drift", every, rows=True))
@@ -111,7 +114,7 @@ def draw(found: dict[str, list[Cost]]) -> Path:
         {
             "rows": ("seconds", {name: curve(name, "cpu") for name in ("rows", "rows, streamed")}),
             "rows ": ("MB beyond them", {name: curve(name, "memory") for name in ("rows", "rows, streamed")}),
-            "features": ("seconds", {"features": curve("features", "cpu")}),
+            "features": ("seconds", {name: curve(name, "cpu") for name in ("features", "features, streamed")}),
         },
     )
 

@@ -7,6 +7,7 @@ same requests: a threshold on each look's rate, and a z-test per look at five pe
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ def main() -> None:
     Raises:
         SystemExit: 1 when the promised rate is not kept.
     """
+    argparse.ArgumentParser("python -m benchmarks.watch_alarms", description=__doc__).parse_args()
     rules = Health(latency_p95=None, accuracy=None)
     tolerated = rules.error_rate or 0.1
     errors = np.random.default_rng(1).binomial(REQUESTS, tolerated, size=(WATCHES, LOOKS))

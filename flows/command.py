@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, get_args
 
 import typer
@@ -13,44 +13,56 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from flows import terminal
 from flows.form import descriptions, parameters
 from tasks.policy import as_utc
 from tasks.records import Report
 
+Check = Callable[..., str]
+"""Says of the options together what is wrong, before anything starts; empty: nothing."""
 
-def run(flow: Any) -> None:
+
+def run(flow: Any, *checks: Check) -> None:
     """Run a flow with the options of its own signature, and print what it decided.
 
     Args:
         flow: A Prefect flow, whose function is ``async`` and returns a Report or several.
+        checks: Of its options, beside the one that its policy can be read.
 
     Raises:
-        SystemExit: 1 when the flow failed, with the reason on standard error; 2 for an option that cannot be.
+        SystemExit: 1 when the flow failed or its policy cannot be read, with the reason on standard error; 2 for an
+            option that cannot be; 130 when it was interrupted.
     """
-    command(flow)()
+    command(flow, partial(terminal.unreadable, flow.name), *checks)()
 
 
-def command(flow: Any) -> typer.Typer:
+def command(flow: Any, *checks: Check) -> typer.Typer:
     """A flow as a command: its parameters are the options, with their own descriptions and bounds."""
     function: Callable[..., Awaitable[Report | Iterable[Report]]] = flow.fn
 
     def start(**options: Any) -> None:
-        try:
-            answer = asyncio.run(flow(**options))
-        except Exception as error:
-            # A command line ends with a sentence, not with a traceback.
-            Console(stderr=True, soft_wrap=True).print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}")
-            raise SystemExit(1) from error
+        if problems := [wrong for check in checks if (wrong := check(**options))]:
+            Console(stderr=True, soft_wrap=True, highlight=False).print("\n".join(problems), markup=False)
+            raise SystemExit(1)
+        answer = terminal.answered(lambda: flow(**options), str(options.get("policy") or ""))
         reports = [answer] if isinstance(answer, Report) else list(answer)
         for report in reports:
-            told = f"[bold]{escape(report.model)}[/bold] {report.decision}: {escape(report.line)}"
-            Console(soft_wrap=True).print(told)
+            Console(soft_wrap=True).print(_told(report))
 
     start.__signature__ = _signature(function)  # type: ignore[attr-defined]
     start.__doc__ = (inspect.getdoc(function) or "").split("\n\nArgs:")[0]
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(name=flow.name)(start)
     return app
+
+
+def _told(report: Report) -> str:
+    """What it decided; of a dry run, what it would have."""
+    name, line = f"[bold]{escape(report.model)}[/bold]", escape(report.line)
+    if report.dry_run:
+        return f"{name} dry run, would be {report.decision}: {line}"
+    story = f"\n[dim]`make trail ID={report.model}:{report.candidate}` tells why.[/dim]" if report.candidate else ""
+    return f"{name} {report.decision}: {line}{story}"
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

@@ -172,5 +172,5 @@ async def _show(shown: dict[str, uuid.UUID], one_by_one: asyncio.Lock, key: str,
                 shown[what] = await acreate_progress_artifact(min(percent, 100.0), key=key, description=what)
             else:
                 await aupdate_progress_artifact(shown[what], min(percent, 100.0))
-    except Exception:  # noqa: BLE001  see leave()
-        _log.exception("progress of %s could not be shown", what)
+    except Exception as error:  # noqa: BLE001  see leave()
+        _log.warning("progress of %s could not be shown: %s: %s", what, type(error).__name__, error)

@@ -49,8 +49,8 @@ async def retrain(
 
     A candidate that still waits for its shadow is judged again before anything new is trained.
     """
-    if force and len(reason.strip()) < 3:
-        raise ValueError(f"force needs a reason that is kept; got {reason!r}. Say who wants it and why")
+    if wrong := reasonless(force=force, reason=reason):
+        raise ValueError(wrong)
     case = begin("retrain", policy, actor="flows.retrain", as_of=as_of, dry_run=dry_run)
     with case.ledger:
 
@@ -60,10 +60,20 @@ async def retrain(
         return await published(await answered_for(case, "retrain", run), case)  # type: ignore[return-value]
 
 
+def reasonless(*, force: bool, reason: str, **_: object) -> str:
+    """What is wrong with forcing a training for a reason; empty: nothing."""
+    if not force or len(reason.strip()) >= 3:
+        return ""
+    return f"force needs a reason that is kept, of three characters or more; got {reason!r}. Say who wants it and why"
+
+
 async def _retrain(case: Case, event: str | None, urgency: str, *, replayed: bool) -> Report:
     asked = replayed or case.dry_run or event is not None  # whoever asks for a moment of their own, gets it looked at
     if not asked and (quiet := await _unchanged(case)) is not None:
         return quiet
+    # Before everything else: skops looks for its functions in all modules, in the order in which they came.
+    import scipy.special  # noqa: F401, PLC0415  the quiet path has none of it
+
     from tasks import candidate as candidates  # noqa: PLC0415  seconds of imports, which the quiet path does without
     from tasks.data import NothingNew  # noqa: PLC0415  see above
     from tasks.signals import observe  # noqa: PLC0415  see above
@@ -112,4 +122,4 @@ async def _unchanged(case: Case) -> Report | None:
 if __name__ == "__main__":
     from flows.command import run
 
-    run(retrain)
+    run(retrain, reasonless)

@@ -58,14 +58,16 @@ class WatchFailed(RuntimeError):
         reports: Of all models whose policy could be read, the failed ones with their error.
     """
 
-    def __init__(self, reports: list[Report], broken: str) -> None:
+    def __init__(self, reports: list[Report], broken: str, unread: str) -> None:
         self.reports = reports
         failed = [f"{report.model}: {report.error}" for report in reports if report.error]
         told = "\n".join(part for part in ("; ".join(failed), broken.strip()) if part)
-        looked = (
-            f"{len(failed)} of {len(reports)} models failed or were not watched" if reports else "no model was watched"
+        looked = f"{len(failed)} of {len(reports)} models failed" if failed else ""
+        if not reports:
+            looked = "no model was watched"
+        super().__init__(
+            f"{', '.join(one for one in (unread, looked) if one) or 'not every model was watched'}: {told}"
         )
-        super().__init__(f"{looked}: {told}")
 
 
 @flow(name="watch", flow_run_name="watch {policy}", timeout_seconds=longest("watch"))
@@ -81,7 +83,7 @@ async def watch(
     One run looks at many models; what fails for one is reported at the end and does not stop the others.
     """
     reports: list[Report] = []
-    policies, broken = _readable(policy, dry_run=dry_run)
+    policies, broken, unread = _readable(policy, dry_run=dry_run)
     glance, tidy = Glance(Stores.from_environment().tracking), Tidy()
     for number, loaded in enumerate(policies):
         try:
@@ -105,23 +107,27 @@ async def watch(
     serious = [report.trail for report in reports if report.decision in SERIOUS]
     if serious:  # otherwise the minute costs no call for a name
         await pages.label(tick_name(reports), serious)
-    return _ended(reports, broken)  # type: ignore[return-value]
+    return _ended(reports, broken, unread)  # type: ignore[return-value]
 
 
-def _readable(spec: str, *, dry_run: bool) -> tuple[tuple[Policy, ...], str]:
-    """The policies that can be read, and what is wrong with the others: one broken file stops no other model's watch.
+def _readable(spec: str, *, dry_run: bool) -> tuple[tuple[Policy, ...], str, str]:
+    """The policies that can be read, what is wrong with the others, and how many these are.
+
+    One broken file stops no other model's watch.
 
     Raises:
         PolicyError: When none can be read.
     """
     try:
-        return load_many(spec), ""
+        return load_many(spec), "", ""
     except PolicyError as error:
         if not error.loaded:
             if not dry_run:
                 not_begun("watch", spec, error)
             raise
-        return tuple(error.loaded), f"{error}\n"
+        of = f"{error.unread} of {error.unread + len(error.loaded)} policies"
+        unread = f"{of} cannot be read and {'is' if error.unread == 1 else 'are'} not watched"
+        return tuple(error.loaded), f"{error}\n", unread
 
 
 def _unwatched(policies: tuple[Policy, ...], error: Exception, *, dry_run: bool) -> str:
@@ -206,14 +212,14 @@ def _failed(case: Case, error: Exception) -> Report:
     return replace(report, error=f"{type(error).__name__}: {error}")
 
 
-def _ended(reports: list[Report], broken: str) -> State[list[Report]]:
+def _ended(reports: list[Report], broken: str, unread: str) -> State[list[Report]]:
     """The run's final state, named after the most serious thing that happened.
 
     Raises:
         WatchFailed: When any model's tick failed, or its policy could not be read.
     """
     if broken or any(report.error for report in reports):
-        raise WatchFailed(reports, broken)
+        raise WatchFailed(reports, broken, unread)
     worst = min((report.decision for report in reports), key=_SERIOUS.index)
     message = "; ".join(f"{report.model}: {report.line}" for report in reports if report.decision == worst)
     name = DRY_RUN if any(report.dry_run for report in reports) else STATES[worst]

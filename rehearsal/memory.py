@@ -188,8 +188,7 @@ def served(parts: list[tuple[Model, Dataset]], policy: Policy, others: tuple[Mod
     """
     everybody = [model for model, _ in parts] + list(others)
     known = [label for one in everybody for label in getattr(one.model, "classes_", ())]
-    labels = pd.concat([rows.target for _, rows in parts], ignore_index=True)
-    whole = SimpleNamespace(target=labels)
+    whole = SimpleNamespace(labels=([level for _, rows in parts for level in rows.labels[0]], None))
     stand_in: Any = SimpleNamespace(classes_=known)
     classes = classes_of(stand_in, whole, policy)  # type: ignore[arg-type]
     answers = [model.answers(rows, classes) for model, rows in parts]

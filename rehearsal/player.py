@@ -13,11 +13,12 @@ from datetime import datetime, timedelta
 from rehearsal.memory import Memory, Model
 from tasks import candidate as candidates
 from tasks import evidence, past, promotion, signals
-from tasks.data import Dataset, NothingNew
+from tasks.data import Dataset, NothingNew, Split
 from tasks.dossier import Dossier
 from tasks.policy import Policy
 from tasks.records import GateEvidence, Profile, Scores, Signals, Span, Verdict
 from tasks.retrial import reach
+from tasks.scoring import known_to
 
 PROMOTED = frozenset({"first-promoted", "promoted"})
 
@@ -48,7 +49,7 @@ BACKSTOP = Rules(_product_triggers, _product_gate)
 
 def playable(policy: Policy) -> Policy:
     """The policy without what only a real artifact, a server or a person can tell."""
-    gate = policy.gate.model_copy(update={"latency": None, "size": None, "fresh_process": False})
+    gate = policy.gate.model_copy(update={"latency": None, "size": None, "fresh_process": False, "alone": False})
     shadow = policy.shadow and policy.shadow.model_copy(update={"live": None})
     return policy.model_copy(update={"gate": gate, "shadow": shadow})
 
@@ -56,7 +57,7 @@ def playable(policy: Policy) -> Policy:
 def left_out(policy: Policy) -> tuple[str, ...]:
     """What of the policy is not played, one phrase each."""
     gate, found = policy.gate, []
-    names = ("latency", "size", "fresh_process")
+    names = ("latency", "size", "fresh_process", "alone")
     if asked := [name for name in names if getattr(gate, name)]:
         found.append(f"gate: {', '.join(asked)} (they measure an artifact on a machine)")
     if gate.checks:
@@ -166,7 +167,7 @@ class Player:
         search = candidates.searches(self.policy, why)
         try:
             made = self.memory.candidate(self.policy, parts, now, search=search)
-            return self._judged(now, why, made, parts.holdout)
+            return self._judged(now, why, made, parts)
         except Exception as error:  # noqa: BLE001  see above
             return self._failed(now, why, error)
 
@@ -199,10 +200,10 @@ class Player:
     def _profile(self) -> Profile | None:
         return None if self._production is None else self.versions[self._production].profile
 
-    def _judged(self, now: datetime, why: Verdict, made: Model, holdout: Dataset) -> Day:
+    def _judged(self, now: datetime, why: Verdict, made: Model, parts: Split) -> Day:
         if made.holdout is None or made.profile is None:
             raise ValueError("a candidate comes with its answers on the holdout")
-        production, reason = self._answers(holdout, made.holdout.classes)
+        production, reason = self._answers(parts.holdout, made.holdout.classes)
         span = made.profile.holdout
         found = GateEvidence(
             candidate=made.holdout,
@@ -213,8 +214,9 @@ class Player:
             baseline=self._production,
             baseline_reason=reason,
             attempt=1 + sum(one.start < span.end and one.end > span.start for one in self._holdouts),
+            known=known_to(made.model, parts.train, self.policy),
         )
-        judged = self.rules.gate(evidence.with_rows(found, self.policy, holdout), self.policy)
+        judged = self.rules.gate(evidence.with_rows(found, self.policy, parts.holdout), self.policy)
         version = str(len(self.versions) + 1)
         self.versions[version] = made
         self._holdouts.append(span)

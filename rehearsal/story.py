@@ -240,7 +240,8 @@ def ending(stage: Stage) -> None:
     case = stage.case(stage.moment(LAST))
     with case.ledger:
         stage.console.print()
-        stage.console.print(reports.ledger_table(case.ledger.history(case.model)))
+        for line in reports.ledger_lines(case.ledger.history(case.model)):
+            stage.console.print(line, soft_wrap=True)
     home = os.path.relpath(os.environ["BACKSTOP_HOME"])
     stage.console.print("\nLook at what was made:")
     stage.console.print(f"  [bold]BACKSTOP_HOME={home} make mlflow-ui[/]          runs, versions, profiles, reasons")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until told to end; 2 when the settings or the policies cannot be used."""
+    """Serve until told to end; 2 when the settings, the address or the policies cannot be used."""
     options = vars(_parser().parse_args(arguments))
     policy = options.pop("policy")
     os.environ.update({name: "1" for name in _THREADS if name not in os.environ})
@@ -34,6 +35,8 @@ def main(arguments: list[str]) -> int:
         settings = Settings.read(**options)
     except SettingsError as error:
         problems.append(str(error))
+    else:
+        problems += _unusable(settings.host, settings.port)
     try:
         policies = load_many(policy)
     except PolicyError as error:
@@ -42,6 +45,21 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("\n".join(problems) + "\n")
         return 2
     return _serve(policies, settings)
+
+
+def _unusable(host: str, port: int) -> list[str]:
+    """Why nobody could listen there, before models are loaded; what takes the port after this, uvicorn tells."""
+    if not port:
+        return []
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        why = f"cannot listen on {host}:{port} ({error.strerror})"
+        return [f"{why}; end what does, or set another --port (PORT= of make, BACKSTOP_SERVING_PORT)"]
+    return []
 
 
 def _parser() -> argparse.ArgumentParser:

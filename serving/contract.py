@@ -60,9 +60,15 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """All inputs of a version, in the order in which it takes them."""
+    """All inputs of a version.
+
+    Attributes:
+        columns: In the order in which it takes them.
+        dropped: Columns of the source that the policy drops, so that whoever sends one hears why it is refused.
+    """
 
     columns: tuple[Column, ...]
+    dropped: frozenset[str] = frozenset()
 
     def check(self, questions: Sequence[Question]) -> None:
         """See that every row can be given to the model.
@@ -111,12 +117,12 @@ class Contract:
                 faults.append(Fault(f"{question.place}.{column.name}", problem))
         if len(features) != len(self.columns) or faults:
             known = {column.name for column in self.columns}
-            faults += [
-                Fault(f"{question.place}.{name[:60]}", "is no column of this model; take it out")
-                for name in features
-                if name not in known
-            ]
+            faults += [Fault(f"{question.place}.{name[:60]}", self._no(name)) for name in features if name not in known]
         return faults
+
+    def _no(self, name: str) -> str:
+        why = " (the policy drops it)" if name in self.dropped else ""
+        return f"is no column of this model{why}; take it out"
 
 
 def _problem(column: Column, value: Any) -> str:
@@ -146,10 +152,11 @@ def _holds(dtype: str, value: int) -> bool:
 
 def _wanted(column: Column) -> str:
     words = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "text": "a text"}
+    wanted = words[column.kind]
     if column.kind == "text" and column.levels is not None:
         named = ", ".join(repr(level) for level in sorted(column.levels)[:_NAMED])
-        return f"one of {named}{' and others' if len(column.levels) > _NAMED else ''}"
-    return words[column.kind]
+        wanted = f"one of {named}{' and others' if len(column.levels) > _NAMED else ''}"
+    return f"{wanted} or null" if column.nullable else wanted
 
 
 def _quoted(value: Any) -> str:
@@ -159,13 +166,16 @@ def _quoted(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def contract_of(folder: Path, profile: Mapping[str, Any] | None, *, accept_unseen: bool = False) -> Contract:
+def contract_of(
+    folder: Path, profile: Mapping[str, Any] | None, *, accept_unseen: bool = False, dropped: Sequence[str] = ()
+) -> Contract:
     """The contract of an artifact.
 
     Args:
         folder: As MLflow lays it out, with its ``MLmodel``.
         profile: Of the ledger, as plain values; None where it has none: then only the signature decides.
         accept_unseen: Take nulls and categories that the training did not have.
+        dropped: Columns that the policy drops.
 
     Raises:
         NoContract: When the signature is missing, or has columns that JSON rows cannot hold.
@@ -180,7 +190,7 @@ def contract_of(folder: Path, profile: Mapping[str, Any] | None, *, accept_unsee
                 f"serves tables of named columns of {', '.join(_KINDS)}. Train it with Backstop, or save it with one"
             )
         columns.append(_column(name, kind, spec, seen.get(name), accept_unseen=accept_unseen))
-    return Contract(tuple(columns))
+    return Contract(tuple(columns), frozenset(dropped))
 
 
 def _column(

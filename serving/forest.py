@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import Contract
+from serving.pedigree import is_class_of
 from serving.preparation import Prepared, ending, same
 
 Floats = NDArray[np.float64]
@@ -74,6 +75,10 @@ def forest_of(model: Any, prepare: Prepared | None, contract: Contract) -> Fores
     last, method = end
     try:
         outputs = len(last.classes_) if method == "predict_proba" else 1
+        if outputs == 1 and method == "predict_proba":
+            return None  # nobody could tell the one probability from the number of a regression
+        if not all(is_class_of(one, "sklearn.tree") for one in last.estimators_):
+            return None  # a tree of somebody's own may do more than its nodes say
         made = Forest(tuple(one.tree_.predict for one in last.estimators_), outputs)
         tried = prepare.trial_rows()
         found = made(prepare(tried))

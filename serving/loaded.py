@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import numpy as np
 from serving.contract import Contract, NoContract, contract_of
 from serving.copies import Copies, Unfit, line
 from serving.forest import MOST, Forest, forest_of
+from serving.pedigree import is_class_of, is_pipeline
 from serving.preparation import Prepared, prepared
+from serving.sample import kept_rows, other_answers
 from serving.shortcut import shortcut
 from tasks import artifact, example
 from tasks.columns import text_of
@@ -22,11 +24,13 @@ from tasks.ledger import Ledger
 from tasks.policy import Policy
 from tasks.stores import Stores
 
+_log = logging.getLogger(__name__)
+
 _WARM = 20
 """Answers to single rows before a version gets traffic; the first call of a model takes ten times as long."""
 _TIE = 1e-6
 """Difference of two probabilities below which rounding may decide."""
-_FEW = 16
+FEW = 16
 """Rows up to which a loop costs less than numpy."""
 _LARGEST = frozenset(
     {
@@ -67,6 +71,7 @@ class Loaded:
         largest: Its answer is the class with the largest probability.
         shortcut: See :func:`serving.shortcut.shortcut`; used for a few rows. None: the model is asked.
         forest: See :func:`serving.forest.forest_of`; used for some rows. None: the model is asked.
+        in_steps: It is a pipeline whose steps may be asked in turn. A class of somebody's own may do more around them.
     """
 
     version: str
@@ -79,11 +84,17 @@ class Loaded:
     largest: bool = False
     shortcut: Callable[[Mapping[str, Any]], list[float]] | None = None
     forest: Forest | None = None
+    in_steps: bool = False
 
     @property
     def quick(self) -> bool:
         """Whether a few rows cost so little that handing them to a thread would cost more."""
         return self.shortcut is not None and (self.largest or not self.classes)
+
+    @property
+    def itself(self) -> Loaded:
+        """The same without any short way: the model is asked for everything, as it was when it was judged."""
+        return replace(self, prepare=None, largest=False, shortcut=None, forest=None, in_steps=False)
 
     @property
     def _width(self) -> int:
@@ -96,7 +107,7 @@ class Loaded:
         Raises:
             Exception: Whatever the model raises.
         """
-        if len(rows) <= _FEW and self.shortcut is not None and (short := self._shortly(rows)) is not None:
+        if len(rows) <= FEW and self.shortcut is not None and (short := self._shortly(rows)) is not None:
             return short
         last, features = self._features(rows)
         means = self.forest(features) if self.forest is not None and len(rows) <= MOST else None
@@ -130,11 +141,11 @@ class Loaded:
         return None if predicted is None else [self._answer(*one) for one in zip(predicted, said, strict=True)]
 
     def _features(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
-        """The last step of the model, and what it is given. A pipeline prepares the rows once, not for each answer."""
+        """What is asked, and what it is given: the last step of a pipeline, so that the rows are prepared once."""
         if self.prepare is not None:
             return self.model[-1], self.prepare(rows)
         frame = self.contract.frame(rows)
-        if len(getattr(self.model, "steps", ())) < 2:
+        if not self.in_steps:
             return self.model, frame
         return self.model[-1], self.model[:-1].transform(frame)
 
@@ -186,6 +197,7 @@ class Package:
         trusted_types: Types beside scikit-learn's that the model may hold.
         allow_pickle: Whether a pickle may be loaded.
         accept_unseen: Take nulls and categories that the training did not have.
+        dropped: Columns that the policy drops.
     """
 
     model: str
@@ -198,6 +210,7 @@ class Package:
     trusted_types: tuple[str, ...]
     allow_pickle: bool
     accept_unseen: bool
+    dropped: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
@@ -242,6 +255,7 @@ class Loader:
             trusted_types=training.trusted_types,
             allow_pickle=training.serialization == "pickle",
             accept_unseen=self._accept_unseen,
+            dropped=self._policy.data.drop,
         )
 
 
@@ -253,8 +267,7 @@ def opened(package: Package) -> Loaded:
     """
     folder = Path(package.folder)
     loaded = _described(folder, package, _model(folder, package))
-    _warm(folder, loaded, f"version {package.version} of {package.model}")
-    return loaded
+    return _warmed(folder, loaded, f"version {package.version} of {package.model}")
 
 
 def _model(folder: Path, package: Package) -> Any:
@@ -270,15 +283,16 @@ def _model(folder: Path, package: Package) -> Any:
 
 def _described(folder: Path, package: Package, model: Any) -> Loaded:
     try:
-        contract = contract_of(folder, package.profile, accept_unseen=package.accept_unseen)
+        contract = contract_of(folder, package.profile, accept_unseen=package.accept_unseen, dropped=package.dropped)
     except NoContract as error:
         raise Unfit("contract", f"version {package.version} of {package.model}: {error}") from error
     classes: tuple[str, ...] = ()
     if package.problem != "regression":
         classes = tuple(str(text_of(label)) for label in getattr(model, "classes_", ()))
     quick = prepared(model, contract)
-    last = type(model[-1] if hasattr(model, "steps") else model)
-    largest = last.__module__.startswith("sklearn.") and last.__name__ in _LARGEST
+    in_steps = is_pipeline(model) and len(model.steps) > 1
+    last = model[-1] if in_steps else model
+    largest = is_class_of(last, "sklearn") and type(last).__name__ in _LARGEST
     positive = _positive(package, classes)
     return Loaded(
         package.version,
@@ -291,6 +305,7 @@ def _described(folder: Path, package: Package, model: Any) -> Loaded:
         largest,
         shortcut(model, quick, contract),
         forest_of(model, quick, contract),
+        in_steps,
     )
 
 
@@ -300,13 +315,19 @@ def _positive(package: Package, classes: tuple[str, ...]) -> int | None:
     return classes.index(package.positive) if package.positive in classes else len(classes) - 1
 
 
-def _warm(folder: Path, loaded: Loaded, where: str) -> None:
-    """Let it answer the stored rows, and single ones often enough to be quick from the first request on."""
+def _warmed(folder: Path, loaded: Loaded, where: str) -> Loaded:
+    """Let it answer the stored rows, and single ones often enough to be quick from the first request on.
+
+    Returns:
+        It; without its short ways where these say anything else than was stored.
+    """
     try:
         difference = example.check(folder, loaded.model) if (folder / example.FILE).is_file() else ""
-        rows = _example_rows(folder)
+        rows = kept_rows(folder)
+        other = "" if difference else other_answers(folder, loaded, rows, many=FEW + 1)
+        warm = loaded.itself if other else loaded
         # Rows that were kept before the profile was known: what a column may hold is no question here.
-        answers = [loaded.answers([rows[turn % len(rows)]])[0] for turn in range(_WARM)]
+        answers = [warm.answers([rows[turn % len(rows)]])[0] for turn in range(_WARM)]
     except FileNotFoundError as error:
         message = f"{where} has no stored input example to warm it with; train it with Backstop, or save it with one"
         raise Unfit("silent", message) from error
@@ -317,22 +338,6 @@ def _warm(folder: Path, loaded: Loaded, where: str) -> None:
         raise Unfit("silent", f"{where} answers differently than when it was judged: {difference}")
     if None in answers:
         raise Unfit("silent", f"{where} answers its stored example with NaN or nothing; retrain it")
-
-
-def _example_rows(folder: Path) -> list[dict[str, Any]]:
-    """The stored rows: Backstop's own, or what MLflow keeps.
-
-    Raises:
-        FileNotFoundError: When there are none.
-    """
-    own = folder / example.FILE
-    if own.is_file():
-        stored = json.loads(own.read_text("utf-8"))
-        names, data = list(stored["kinds"]), stored["rows"]
-    else:
-        stored = json.loads((folder / "input_example.json").read_text("utf-8"))
-        names, data = stored["columns"], stored["data"]
-    rows = [dict(zip(names, values, strict=True)) for values in data]
-    if not rows:
-        raise FileNotFoundError(f"{folder} keeps an example without rows")
-    return rows
+    if other:
+        _log.warning("%s is asked itself, which is right and slower: by the gateway's short ways %s", where, other)
+    return warm

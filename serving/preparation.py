@@ -1,8 +1,8 @@
 """Preparation: what Backstop's own pipelines do to the columns, without a table for every row.
 
 Nine tenths of the time of a small model go into building a DataFrame and into scikit-learn's checks of it. The numbers
-that come out are the same to the bit, or this is not used: it is held against the pipeline itself when a version is
-loaded.
+that come out are the same to the bit, or this is not used: the pipeline has to be Backstop's in all its parts, and is
+asked itself on a few rows when a version is loaded.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import Contract
+from serving.pedigree import is_backstops, is_class_of
 
 Floats = NDArray[np.float64]
 Rows = Sequence[Mapping[str, Any]]
@@ -29,18 +30,19 @@ _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
 def prepared(model: Any, contract: Contract) -> Prepared | None:
     """A function of checked rows that gives what the pipeline's first step gives, shape (rows, outputs).
 
-    None where the model is no pipeline of Backstop's making, or where the two differ on any row that was tried: with
-    every known category, with unknown ones, with nulls and with random numbers.
+    None where the model is no pipeline of Backstop's making, see :func:`serving.pedigree.is_backstops`, or where the
+    two differ on any row that was tried: with every known category, with unknown ones, with nulls and with random
+    numbers.
     """
     try:
+        if not is_backstops(model):
+            return None
         made = Prepared(model.named_steps["prepare"], contract)
         tried = made.trial_rows()
         expected = np.asarray(model[:-1].transform(contract.frame(tried)), dtype=np.float64)
     except Exception:  # noqa: BLE001  any model may come here, and the pipeline itself is always there
         return None
-    if len(model.steps) != 2 or not np.array_equal(made(tried), expected, equal_nan=True):
-        return None
-    return made
+    return made if np.array_equal(made(tried), expected, equal_nan=True) else None
 
 
 def ending(model: Any, methods: Mapping[str, str], package: str) -> tuple[Any, str] | None:
@@ -53,7 +55,7 @@ def ending(model: Any, methods: Mapping[str, str], package: str) -> tuple[Any, s
     """
     last = model[-1]
     method = methods.get(type(last).__name__)
-    return (last, method) if method is not None and type(last).__module__.startswith(f"{package}.") else None
+    return (last, method) if method is not None and is_class_of(last, package) else None
 
 
 def same(found: Floats, expected: Any) -> bool:
@@ -67,8 +69,6 @@ class Prepared:
 
     def __init__(self, transformer: Any, contract: Contract) -> None:
         parts = {name: (part, list(columns)) for name, part, columns in transformer.transformers_}
-        if [name for name in parts if name != "remainder"] != [name for name in ("numbers", "words") if name in parts]:
-            raise ValueError("other parts than Backstop makes")
         self._contract = contract
         self._numbers: list[str] = parts.get("numbers", (None, []))[1]
         self._words: list[str] = parts.get("words", (None, []))[1]
@@ -184,7 +184,7 @@ class _Scaling:
 
 def _scaling(part: Any) -> _Scaling | None:
     """None: the numbers go through as they are."""
-    if part == "passthrough" or type(part).__name__ == "FunctionTransformer":
+    if not hasattr(part, "named_steps"):
         return None
     return _Scaling(part.named_steps["fill"], part.named_steps["scale"])
 

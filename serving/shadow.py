@@ -26,18 +26,22 @@ from serving.loaded import Loader
 from serving.metrics import Metrics
 from serving.settings import Settings
 from serving.understudy import OUT_OF_MEMORY
-from serving.wire import Broken, Line, Silent
+from serving.wire import Broken, Gone, Line, Silent
 from tasks.database import SchemaTooNew
 from tasks.ledger import Ledger
 from tasks.requests import Served
 
 _log = logging.getLogger(__name__)
 
+_SLICE = 0.05
+"""Seconds between two looks whether it has ended."""
 _LINGER = 0.5
 """Seconds between two looks at what waits: a model answers twenty rows in hardly more time than one."""
 _BATCH = 200
 _LOADING = 120.0
 """Seconds that it has to load; it gets only what the processor has left."""
+_LEAVING = 120.0
+"""Seconds that it has to be gone when it has closed its pipe: what it dies of is told at its very end."""
 _FIRST, _LAST = 1.0, 60.0
 """Seconds until it is started again: first, and at most."""
 _SOUND = 60.0
@@ -257,12 +261,16 @@ class Shadow:
         _log.warning("%s: the shadow: %s", self._model, self._reason)
 
     def _died(self, error: Broken) -> str:
-        with suppress(subprocess.TimeoutExpired):
-            status = self._process.wait(10) if self._process is not None else None
-            if status == OUT_OF_MEMORY:
-                return f"needs more memory than {self._settings.shadow_bytes} bytes"
-            return f"died (exit status {status}): {error}"
-        return f"talks no sense: {error}"
+        if self._process is None or not isinstance(error, Gone):
+            return f"talks no sense: {error}"
+        end = time.monotonic() + _LEAVING
+        while (status := self._process.poll()) is None and time.monotonic() < end and not self._stopping.wait(_SLICE):
+            continue
+        if status == OUT_OF_MEMORY:
+            return f"needs more memory than {self._settings.shadow_bytes} bytes"
+        return (
+            f"says no more, and has not ended: {error}" if status is None else f"died (exit status {status}): {error}"
+        )
 
     def _end(self) -> None:
         process, self._process, self._line = self._process, None, None

@@ -44,7 +44,7 @@ def main() -> int:
         write(outwards, {"unfit": error.kind, "message": str(error)})
         return 0
     except MemoryError:
-        return OUT_OF_MEMORY
+        os._exit(OUT_OF_MEMORY)
     # Linux: from now on it runs when nobody else wants to. On a busy machine it would never have loaded that way.
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -53,7 +53,8 @@ def main() -> int:
         try:
             write(outwards, answered(loaded, rows))
         except MemoryError:
-            return OUT_OF_MEMORY
+            # At once: to give back one by one what it holds could take minutes at the end of the queue.
+            os._exit(OUT_OF_MEMORY)
     return 0
 
 

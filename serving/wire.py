@@ -24,6 +24,10 @@ class Broken(RuntimeError):
     """The other side has gone, or says what is no message."""
 
 
+class Gone(Broken):
+    """The other side has closed its end: it has died, or is about to."""
+
+
 class Silent(RuntimeError):
     """The other side did not answer, or did not listen, in time."""
 
@@ -90,7 +94,7 @@ class Line:
             except BlockingIOError:
                 continue
             except OSError as error:
-                raise Broken(f"it listens no more: {error}") from error
+                raise Gone(f"it listens no more: {error}") from error
 
     def _get(self, size: int, end: float) -> bytes:
         found = bytearray()
@@ -101,7 +105,7 @@ class Line:
             except BlockingIOError:
                 continue
             if not part:
-                raise Broken("it has gone")
+                raise Gone("it has gone")
             found += part
         return bytes(found)
 

@@ -23,7 +23,7 @@ def main() -> None:
     """
     console = Console(soft_wrap=True, highlight=False)
     try:
-        settings = Settings.from_environment()
+        settings = Settings.from_environment().of_last_up()
         supervision = Supervision(settings)
         if not supervision.running():
             console.print(f"Nothing of {settings.folder} is up.")
@@ -47,7 +47,9 @@ def down(settings: Settings, supervision: Supervision, console: Console) -> None
         orphans = Server(settings.prefect).end_orphans(_ENDED) if "prefect" in running else []
     except httpx.HTTPError as error:
         orphans = []
-        console.print(f"[yellow]Prefect's server could not be told which runs were ended: {type(error).__name__}[/]")
+        console.print(
+            f"[yellow]Prefect at {settings.prefect} could not be told which runs were ended: {type(error).__name__}[/]"
+        )
     supervision.end()
     for name in PROGRAMS:
         end_leftovers(settings, name)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
@@ -76,6 +77,19 @@ class Settings:
         if problems:
             raise StackError("\n".join(problems))
         return found
+
+    def of_last_up(self) -> Settings:
+        """With the ports that the last `make up` was told, whatever is said now: those are where the stack answers."""
+        try:
+            kept = json.loads(self.memory.read_text("utf-8"))
+            return replace(self, prefect_port=int(kept["PREFECT_PORT"]), mlflow_port=int(kept["MLFLOW_PORT"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return self
+
+    @property
+    def memory(self) -> Path:
+        """File with what was chosen the last time."""
+        return self.folder / "settings.json"
 
     @property
     def folder(self) -> Path:

@@ -70,7 +70,6 @@ class Stack:
         self.settings, self.console = settings, console
         self.supervision = Supervision(settings)
         self.server = Server(settings.prefect)
-        self._memory = settings.folder / "settings.json"
 
     def up(self) -> None:
         """All steps in order.
@@ -100,7 +99,7 @@ class Stack:
 
     def _remembered(self) -> dict[str, Any]:
         try:
-            kept: dict[str, Any] = json.loads(self._memory.read_text("utf-8"))
+            kept: dict[str, Any] = json.loads(self.settings.memory.read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
         return kept
@@ -108,11 +107,12 @@ class Stack:
     def _agree(self, kept: Mapping[str, Any]) -> None:
         """See that this is the stack that was up before: another database would be another history."""
         shown = self.settings.shown
+        memory = self.settings.memory
         if kept and kept.get("DATABASE") != shown["DATABASE"]:
             raise StackError(
                 f"this stack keeps its state at {kept.get('DATABASE')}, and DATABASE now says {shown['DATABASE']}: "
                 f"another history, another Production. Say DATABASE={kept.get('DATABASE')} (with the password), or "
-                f"begin anew with BACKSTOP_HOME=<another folder>, or remove {self._memory} if you know that you want to"
+                f"begin anew with BACKSTOP_HOME=<another folder>, or remove {memory} if you know that you want to"
             )
         moved = {name: kept[name] for name in shown if kept and kept.get(name) != shown[name]}
         if moved and self.supervision.running():
@@ -121,7 +121,7 @@ class Stack:
 
     def _remember(self) -> None:
         kept = self.settings.shown | {"deployed": _digest(ROOT / "prefect.yaml")}
-        self._memory.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+        self.settings.memory.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
         lines = [f"export {name}={shlex.quote(value)}" for name, value in self.settings.told.items()]
         if "DATABASE" not in self.settings.told and self.settings.database is not None:
             lines.append("# DATABASE and BACKSTOP_LEDGER have a password and are yours to set: see docs/deploy.md")

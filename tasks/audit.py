@@ -23,7 +23,7 @@ from tasks.outbox import Message
 from tasks.policy import as_utc
 from tasks.progress import Progress, on_terminal, silent
 from tasks.records import Finding, Outcome, Transition, to_plain
-from tasks.report import ledger_table
+from tasks.report import ledger_lines
 from tasks.stores import Stores
 
 if TYPE_CHECKING:
@@ -106,6 +106,9 @@ def main(
     stores = Stores.from_environment()
     with Ledger.open(stores.ledger) as ledger:
         if model not in ledger.models():
+            if decided := ledger.decisions(model, limit=1):
+                _never_served(model, decided[0], as_json=as_json)
+                return
             known = ", ".join(ledger.models()) or "none at all"
             raise typer.BadParameter(f"{model!r} has no history in this ledger; it knows {known}")
         if at:
@@ -116,6 +119,19 @@ def main(
         _show(ledger, model, findings, as_json=as_json)
     if any(finding.outcome == "breach" for finding in findings):
         raise typer.Exit(1)
+
+
+def _never_served(model: str, last: Decision, *, as_json: bool) -> None:
+    """A model whose candidates were all refused has decisions, and no history."""
+    if as_json:
+        Console(soft_wrap=True).print_json(json.dumps(to_plain({"history": [], "findings": [], "undelivered": []})))
+        return
+    Console(soft_wrap=True, highlight=False).print(
+        f"{model}: nothing was ever in Production or Staging. The last decision, {_told(last.at)}: "
+        f"{last.verdict.judge} {last.verdict.decision}: {last.verdict.reason}\n"
+        f"`make trail ID={model}` tells the story of the last candidate.",
+        markup=False,
+    )
 
 
 def _with_mlflow(ledger: Ledger, stores: Stores, model: str, *, asked: bool) -> Iterator[Finding]:
@@ -172,7 +188,8 @@ def _show(ledger: Ledger, model: str, findings: tuple[Finding, ...], *, as_json:
         left = [_left(message) for message in ledger.outbox.undelivered(model)]
         console.print_json(json.dumps(to_plain({"history": history, "findings": findings, "undelivered": left})))
         return
-    console.print(ledger_table(history))
+    for line in ledger_lines(history):
+        console.print(line, soft_wrap=True)
     fine = sum(finding.outcome == "ok" for finding in findings)
     for finding in findings:
         if finding.outcome != "ok":

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from tasks.held import Counts, Floats, Plain, Ranked, alike, ranked, whole
 from tasks.lattice import lattice
 from tasks.records import Steps
-from tasks.selection import at_ranks
+from tasks.selection import Placed, at_ranks
+from tasks.ties import apart, few
 
 _BLOCK = 1 << 15
 """Rows counted at a time: they stay in the processor's cache while they are held against every edge."""
 
-_FEW = 1 << 16
-"""Rows that are sorted sooner than a table is made for them."""
+_FEW = 1 << 14
+"""Rows that are sorted sooner than a table is made for them; for a reference with steps, four times as many."""
 
 _SAMPLE, _SLOW = 1 << 15, 20e-9
 """Values that are sorted to see how long it takes, and seconds a value beyond which it takes long."""
@@ -43,25 +44,34 @@ class Filled:
         nulls: Rows without a value.
         low: The smallest finite value, or infinity.
         high: The largest one, or minus infinity.
+        infinite: How many of the numbers are.
     """
 
     counts: Counts
     nulls: int
     low: float = math.inf
     high: float = -math.inf
+    infinite: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """Between which numbers a reference is counted.
+    """A reference, and between which numbers it is counted.
 
     Attributes:
         edges: See :func:`edges_of`.
-        points: See :func:`steps_of`; None: not asked for.
+        filled: The reference counted between them.
+        steps: See :func:`steps_of`; None: not asked for.
     """
 
     edges: tuple[float, ...]
-    points: tuple[float, ...] | None
+    filled: Filled
+    steps: Steps | None
+
+    @property
+    def points(self) -> tuple[float, ...] | None:
+        """Where the steps are."""
+        return None if self.steps is None else self.steps.at
 
 
 def outline(values: NDArray[Any], *, ks: bool) -> Outline | None:
@@ -71,22 +81,52 @@ def outline(values: NDArray[Any], *, ks: bool) -> Outline | None:
         values: shape (n,), float or integer; NaN is a null.
         ks: Steps are wanted too.
     """
-    if values.size < _FEW or (ks and not _sorts_slowly()) or whole(values) is not None:
+    if whole(values) is not None:
         return None
-    if values.dtype == np.float16:
-        values = values.astype(np.float32)
-    finite = values
-    if values.dtype.kind == "f" and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+    if (order := few(values)) is not None:
+        edges = edges_of(order)
+        return Outline(edges, _in_order(order, edges), steps_of(order) if ks else None) if edges else None
+    if values.size < (4 * _FEW if ks else _FEW) or (ks and not _sorts_slowly()):
+        return None
+    finite, ends = values, [0, 0]
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
         finite = values[np.isfinite(values)]
-    if not finite.size or finite.size < _FEW:
-        return None
-    lowest = float(finite.min())
+        ends = [int(np.count_nonzero(values == end)) for end in (-np.inf, np.inf)]
+        if not finite.size or finite.size < _FEW:
+            return None
+        low, high = finite.min(), finite.max()
     ranks = _ranks(finite.size, _DECILES)
-    if not ks:
-        return Outline(_edges(at_ranks(finite, ranks), lowest), None)
-    found = at_ranks(finite, np.concatenate((ranks, _ranks(finite.size, _THOUSANDTHS))))
-    below, above = (finite is not values and bool((values == end).any()) for end in (-np.inf, np.inf))
-    return Outline(_edges(found[: ranks.size], lowest), _points(found[ranks.size :], below, above))
+    placed = at_ranks(finite, np.concatenate((ranks, _ranks(finite.size, _THOUSANDTHS))) if ks else ranks)
+    edges = _edges(placed.values[: ranks.size], float(low))
+    # Nothing lies between a value and the edge just below it.
+    known = np.concatenate((placed.values[: ranks.size], _beneath(placed.values[: ranks.size])))
+    rows = np.concatenate((placed.upto[: ranks.size], placed.below[: ranks.size]))
+    known, first = np.unique(known, return_index=True)
+    upto = rows[first][np.searchsorted(known, edges)] + ends[0]
+    present = finite.size + sum(ends)
+    counts = np.diff(upto, prepend=0, append=present)
+    filled = Filled(counts, int(values.size) - present, float(low), float(high), infinite=sum(ends))
+    return Outline(edges, filled, _stepped(placed, ranks.size, ends, finite.size) if ks else None)
+
+
+def _stepped(placed: Placed, first: int, ends: list[int], finite: int) -> Steps:
+    """The steps of a reference from what stands at its ranks.
+
+    Args:
+        placed: m of the finite values, of the places from ``first`` on the lowest and the highest among them.
+        first: The place of the first one that is a step.
+        ends: Rows that hold minus infinity, and infinity.
+        finite: Rows that hold neither.
+    """
+    known, where = np.unique(placed.values[first:], return_index=True)
+    points = _points(known, ends[0] > 0, ends[1] > 0)
+    below, upto = placed.below[first:][where], placed.upto[first:][where]
+    if points[0] != known[0]:
+        below, upto = np.append(0, below), np.append(0, upto)
+    if points[-1] != known[-1]:
+        below, upto = np.append(below, finite), np.append(upto, finite)
+    return Steps(at=points, below=tuple((below + ends[0]).tolist()), upto=tuple((upto + ends[0]).tolist()))
 
 
 def edges_of(values: Ranked) -> tuple[float, ...]:
@@ -107,8 +147,14 @@ def _edges(deciles: Floats, lowest: float) -> tuple[float, ...]:
     # Edges are values of the data themselves, so that a repeated value never lies astride of one.
     unique, times = np.unique(deciles, return_counts=True)
     heavy = unique[(times > 1) | (unique == lowest)]
-    below = np.nextafter(heavy, -np.inf)
+    below = _beneath(heavy)
     return tuple(np.union1d(unique, below[np.isfinite(below)]).tolist())
+
+
+def _beneath(values: Floats) -> Floats:
+    with np.errstate(over="ignore"):  # beneath the lowest of all is minus infinity
+        below: Floats = np.nextafter(values, -np.inf)
+    return below
 
 
 def _points(quantiles: Floats, lowest: bool, highest: bool) -> tuple[float, ...]:
@@ -150,6 +196,8 @@ def fill_and_step(values: Plain | Ranked, edges: Sequence[float], points: tuple[
     """The same, and the distribution function of the numbers at points (see :func:`steps_at`)."""
     order = values if isinstance(values, Ranked) else whole(values.values)
     if order is None:
+        order = few(values.values)
+    if order is None:
         worth_it = values.values.size >= _FEW and _sorts_slowly()
         found = _on_lattice(values.values, edges, points) if worth_it else None
         if found is not None:
@@ -184,7 +232,10 @@ def _on_lattice(values: NDArray[Any], edges: Sequence[float], points: tuple[floa
     made = lattice(every)
     if made is None:
         return None
-    below, upto = made.below_and_upto(values)
+    common = apart(values)
+    below, upto = made.below_and_upto(values if common is None else common.others)
+    if common is not None:
+        below, upto = below + common.rows * (every > common.value), upto + common.rows * (every >= common.value)
     filled, room = Filled(np.zeros(0, dtype=np.int64), 0), np.empty(_BLOCK, dtype=np.bool_)
     for start in range(0, values.size, _BLOCK):
         block = values[start : start + _BLOCK]
@@ -197,10 +248,11 @@ def _on_lattice(values: NDArray[Any], edges: Sequence[float], points: tuple[floa
 
 
 def _in_order(values: Ranked, edges: Sequence[float]) -> Filled:
-    upto, finite = values.upto(np.asarray(edges, dtype=np.float64)), _finite(values).values
+    upto, finite = values.upto(np.asarray(edges, dtype=np.float64)), _finite(values)
     filled = Filled(np.diff(upto, prepend=0, append=values.present), values.nulls)
-    if finite.size:
-        filled.low, filled.high = float(finite[0]), float(finite[-1])
+    filled.infinite = values.present - finite.present
+    if finite.present:
+        filled.low, filled.high = float(finite.values[0]), float(finite.values[-1])
     return filled
 
 
@@ -231,5 +283,6 @@ def _look(block: NDArray[Any], found: NDArray[np.bool_], filled: Filled) -> None
         low = np.fmin.reduce(block)
     if not (math.isfinite(low) and math.isfinite(high)):
         finite = block[np.isfinite(block)]
+        filled.infinite += int(np.count_nonzero(np.isinf(block)))
         low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
     filled.low, filled.high = min(filled.low, float(low)), max(filled.high, float(high))

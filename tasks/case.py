@@ -196,6 +196,11 @@ def _shown(url: str) -> str:
         return f"{url.partition('://')[0]}://***"
 
 
+def _placed(policy: Policy, key: str, problem: str) -> str:
+    """A problem with the line of the policy that it is about."""
+    return ": ".join(part for part in (policy.where(key), problem) if part)
+
+
 def check_plugins(policy: Policy) -> None:
     """See that everything that the policy names by import path or metric name is there, before the first effect.
 
@@ -214,20 +219,20 @@ def check_plugins(policy: Policy) -> None:
         try:
             resolve(path, place=place, accepts=accepts)
         except PluginError as error:
-            problems.append(str(error))
+            problems.append(_placed(policy, place, str(error)))
     if policy.learn is not None and not problems:
         from tasks.estimators import TrainingError, check_learner  # noqa: PLC0415  the quiet path has no estimator
 
         try:
             check_learner(training)
         except (PluginError, TrainingError) as error:
-            problems.append(f"learn: {error}")
+            problems.append(_placed(policy, "learn", f"learn: {error}"))
     rules = {"triggers.performance": policy.triggers.performance, "gate.performance": gate.performance}
-    sliced = {f"gate.slices[{number}]": one for number, one in enumerate(gate.slices)}
+    sliced = {f"gate.slices.{number}": one for number, one in enumerate(gate.slices)}
     for place, rule in (rules | {"gate.regression": gate.regression} | sliced).items():
         try:
             custom_metric(rule.metric) if rule and rule.metric else None
         except PluginError as error:
-            problems.append(f"{place}.metric: {error}")
+            problems.append(_placed(policy, f"{place}.metric", f"{place}.metric: {error}"))
     if problems:
         raise PluginError(*problems)

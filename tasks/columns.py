@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -11,38 +11,95 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.numerals import (
+    EXACT,
+    FIRST,
+    NULL_WORDS,
+    arrow_texts,
+    numbers_among,
+    numbers_of,
+    of_decimals,
+    says_a_word,
+    without_blanks,
+    written,
+)
+
+__all__ = [
+    "NULL_WORDS",
+    "Kind",
+    "codes_of",
+    "is_foreign",
+    "is_too_large",
+    "kind_of",
+    "meaning",
+    "nested",
+    "of_decimals",
+    "plain",
+    "says_a_word",
+    "text_of",
+    "tidy",
+    "tidy_column",
+    "told_apart",
+]
+
 Kind = Literal["number", "category"]
 
-NULL_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "<na>", "-", "?"})
-"""Words that stand for a missing number. In a column of words they may be words (NA is Namibia)."""
+_LEAST = 1 << 14
+"""Rows below which telling their values apart takes no time worth saving."""
 
-_FIRST = 100
+_FEW = 1 << 8
+"""Values up to which Python is done with them before Arrow has begun."""
+
+_SEEN = 1 << 11
+"""Rows that are looked at to know whether a value is hardly ever there twice."""
+
+_BLOCKS = 100
+"""Columns from which on pandas warns of each that is added, unless they lie together in memory."""
+
+_SMALL = 1 << 16
+"""Rows up to which it costs nothing to put columns together, and taking some rows of them costs less afterwards."""
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 _MIXED = frozenset({"mixed", "mixed-integer"})
 """What pandas calls objects that are neither texts nor numbers nor moments."""
 
-_DIGITS = 15
-"""Decimal digits that float64 holds, whatever they are."""
-
-_EXACT = 2**53
-"""Largest whole number up to which float64 holds every one of them."""
+_NUMBERS = frozenset({"floating", "integer", "mixed-integer-float", "boolean", "decimal"})
+"""What pandas calls objects that are numbers, whatever nulls are among them."""
 
 
 def tidy(frame: pd.DataFrame, *, text: Collection[str] = (), parse: bool = True) -> pd.DataFrame:
-    """A copy in which every column is float64 or an object column of str and None.
+    """A frame in which every column is float64 or an object column of str and None.
 
     Blank strings are nulls. Booleans are 1 and 0, moments are days since 1970. A column without any value is a number
-    column of NaN.
+    column of NaN. A column that is tidy already is shared with the frame that was given.
 
     Args:
         frame: As the source gave it.
         text: Columns that stay text although they look like numbers.
         parse: Whether a text column whose values all read as numbers becomes one.
+
+    Raises:
+        ValueError: For a name that is there twice, or as 1 and as ``"1"``, and for a column of complex numbers.
     """
-    made = {str(name): tidy_column(frame[name], as_text=name in text, parse=parse) for name in frame.columns}
-    return pd.DataFrame(made, index=pd.RangeIndex(len(frame)))
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise ValueError(_twice(frame.columns))
+    columns = (frame.iloc[:, place] for place in range(len(names)))
+    made = {
+        name: tidy_column(column, as_text=given in text, parse=parse)
+        for name, given, column in zip(names, frame.columns, columns, strict=True)
+    }
+    apart = len(frame) > _SMALL and len(made) <= _BLOCKS  # to put them together takes their memory once more
+    return pd.DataFrame(made, index=pd.RangeIndex(len(frame)), copy=not apart)
+
+
+def _twice(names: Iterable[Any]) -> str:
+    by_text: dict[str, list[Any]] = {}
+    for name in names:
+        by_text.setdefault(str(name), []).append(name)
+    several = "; ".join(" and ".join(map(repr, them)) for them in by_text.values() if len(them) > 1)
+    return f"columns that have the same name as text: {several}; rename all but one of them"
 
 
 def kind_of(values: pd.Series[Any]) -> Kind:
@@ -64,11 +121,17 @@ def text_of(value: Any) -> str | None:
 
 
 def nested(frame: pd.DataFrame) -> dict[str, str]:
-    """Columns whose values are no single ones, and what they hold: lists, dictionaries, arrays, structs of Arrow's."""
+    """Columns whose values are no single ones, and what they hold.
+
+    That is lists, dictionaries, arrays, structs of Arrow's, and complex numbers.
+    """
     found = {}
     for name, kind in frame.dtypes.items():
-        if isinstance(kind, pd.ArrowDtype) and pa.types.is_nested(kind.pyarrow_dtype):
-            found[str(name)] = str(kind.pyarrow_dtype)
+        if isinstance(kind, pd.ArrowDtype):  # pandas knows nothing else of some of these
+            if pa.types.is_nested(kind.pyarrow_dtype):
+                found[str(name)] = str(kind.pyarrow_dtype)
+        elif isinstance(kind, np.dtype) and kind.kind == "c":
+            found[str(name)] = str(kind)
         elif pd.api.types.is_object_dtype(kind) and pd.api.types.infer_dtype(frame[name]) in _MIXED:
             held = next((type(value).__name__ for value in frame[name] if not isinstance(value, Hashable)), None)
             if held is not None:
@@ -77,24 +140,100 @@ def nested(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def tidy_column(values: pd.Series[Any], *, as_text: bool = False, parse: bool = True) -> pd.Series[Any]:
-    """One column, as :func:`tidy` makes it."""
-    values = plain(values.reset_index(drop=True))
-    if isinstance(values.dtype, pd.CategoricalDtype) or is_foreign(values.dtype):
-        values = values.astype(object)
-    if as_text:
-        return _coded(values)
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        return _days(values)
-    if pd.api.types.is_timedelta64_dtype(values.dtype):
-        return _floats(values.dt.total_seconds())
-    if pd.api.types.is_numeric_dtype(values.dtype):  # booleans are numeric to pandas
-        return _coded(values) if is_too_large(values) else _floats(values)
-    return _from_objects(values, parse=parse)
+    """One column, as :func:`tidy` makes it.
+
+    Raises:
+        ValueError: For complex numbers.
+    """
+    values = plain(_counted_from_zero(values))
+    dtype = values.dtype
+    if not (as_text or isinstance(dtype, pd.CategoricalDtype) or is_foreign(dtype)):
+        if pd.api.types.is_datetime64_any_dtype(dtype):
+            return _days(values)
+        if pd.api.types.is_timedelta64_dtype(dtype):
+            return _floats(values.dt.total_seconds())
+        if pd.api.types.is_numeric_dtype(dtype):  # booleans are numeric to pandas
+            if not is_too_large(values):
+                return _floats(values)
+            as_text = True
+        elif pd.api.types.is_object_dtype(dtype) and pd.api.types.infer_dtype(values) in _NUMBERS:
+            return _floats(values)
+    if (known := _one_by_one(values, as_text=as_text, parse=parse)) is None:
+        codes, levels = told_apart(values)
+        meant = codes_of(levels) if as_text else meaning(levels, parse=parse)
+        known = _spread(codes, meant, math.nan if meant.dtype == np.float64 else None)
+    return _column(known)
+
+
+def _counted_from_zero(values: pd.Series[Any]) -> pd.Series[Any]:
+    index = values.index
+    as_it_is = isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
+    if as_it_is:
+        return values
+    found: pd.Series[Any] = pd.Series(values.array, name=values.name, copy=False)
+    return found
+
+
+def _column(values: np.ndarray[Any, Any]) -> pd.Series[Any]:
+    found: pd.Series[Any] = pd.Series(values, copy=False, dtype=values.dtype)
+    return found
+
+
+def told_apart(values: pd.Series[Any]) -> tuple[np.ndarray[Any, Any], Iterable[Any]]:
+    """Which of its different values each row of a column holds, shape (n,), -1 for a null; and these."""
+    dtype = values.dtype
+    if not isinstance(dtype, pd.CategoricalDtype):
+        kind = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else None
+        unknown = kind is not None and (pa.types.is_float16(kind) or pa.types.is_nested(kind))  # to Arrow's hashing
+        return pd.factorize(values.astype(object) if unknown else values)
+    codes, categories = values.cat.codes.to_numpy(), dtype.categories
+    # A category that no row holds is no level.
+    seen = np.flatnonzero(np.bincount(codes.astype(np.int64) + 1, minlength=len(categories) + 1)[1:])
+    if seen.size < len(categories):
+        places = np.full(len(categories) + 1, -1)
+        places[seen] = np.arange(seen.size)
+        codes, categories = places[codes], categories[seen]
+    return codes, np.asarray(categories, dtype=object)
+
+
+def _one_by_one(values: pd.Series[Any], *, as_text: bool, parse: bool) -> np.ndarray[Any, Any] | None:
+    """What the rows mean, where hardly any value is there twice; None for any other column.
+
+    Telling such values apart takes longer than looking at each.
+    """
+    dtype = values.dtype
+    whole = pd.api.types.is_integer_dtype(dtype)
+    if len(values) < _LEAST or not (whole or pd.api.types.is_string_dtype(dtype)):  # which objects are, too
+        return None
+    seen = values.iloc[np.linspace(0, len(values) - 1, _SEEN).astype(np.int64)].dropna()
+    if not seen.is_unique or (found := written(values)) is None:
+        return None
+    if as_text and not whole and _are_whole_floats(seen.iloc[:FIRST]):
+        return None
+    texts = without_blanks(found)
+    if not as_text and (numbers := _numbers_or_nothing(texts, parse=parse)) is not None:
+        return numbers
+    if not pd.api.types.is_object_dtype(dtype):
+        return _objects(texts)
+    given = values.to_numpy()  # its texts need not be made once more
+    null = texts.is_null().to_numpy(zero_copy_only=False)
+    if null.any():
+        given = given.copy()
+        given[null] = None
+    return np.asarray(given)
 
 
 def plain(values: pd.Series[Any]) -> pd.Series[Any]:
-    """A column of a type that pandas holds and can hardly do anything with, in one that it can."""
+    """A column of a type that pandas holds and can hardly do anything with, in one that it can.
+
+    Raises:
+        ValueError: For complex numbers, and where there are several columns of that name.
+    """
+    if isinstance(values, pd.DataFrame):
+        raise ValueError(_twice(values.columns))  # noqa: TRY004  the frame is wrong, and not what it was asked for
     dtype = values.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind == "c":
+        raise ValueError(f"column {values.name!r} holds {dtype}, which is two numbers; make a column of each of them")
     if isinstance(dtype, pd.SparseDtype):
         return pd.Series(values.array.to_dense(), name=values.name)
     if not isinstance(dtype, pd.ArrowDtype):
@@ -117,40 +256,29 @@ def is_foreign(dtype: Any) -> bool:
 
 
 def _floats(values: pd.Series[Any]) -> pd.Series[Any]:
-    if isinstance(values.dtype, pd.ArrowDtype) and pa.types.is_decimal(values.dtype.pyarrow_dtype):
-        return pd.Series(of_decimals(pa.array(values)))
-    return pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan))
-
-
-def of_decimals(values: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, Any]:
-    """The float next to each, shape (n,): Arrow's own cast may be one off, and Python's takes a third of a microsecond.
-
-    Where neither the digits nor the power of ten are rounded, their quotient is rounded once, which is what is wanted
-    (Clinger 1990, section 3).
-    """
-    parts = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
-    return np.concatenate([np.zeros(0), *(_quotients(part) for part in parts)])
-
-
-def _quotients(values: pa.Array) -> np.ndarray[Any, Any]:
-    kind = values.type
-    if kind.precision > _DIGITS or not 0 <= kind.scale <= _DIGITS:
-        return np.array([math.nan if one is None else float(one) for one in values.to_pylist()], dtype=np.float64)
-    # Numbers of so few digits have them all in their lower half.
-    values = values.cast(pa.decimal128(kind.precision, kind.scale))
-    digits = np.frombuffer(values.buffers()[1], dtype="<i8")[::2]
-    found = digits[values.offset : values.offset + len(values)] / 10.0**kind.scale
-    found[values.is_null().to_numpy(zero_copy_only=False)] = math.nan
-    return np.asarray(found)
+    dtype = values.dtype
+    if dtype == np.float64 and isinstance(dtype, np.dtype):
+        return values
+    if isinstance(dtype, pd.ArrowDtype) and pa.types.is_decimal(dtype.pyarrow_dtype):
+        return _column(of_decimals(pa.array(values)))
+    if isinstance(dtype, np.dtype) and dtype != np.object_:  # has no nulls to look for
+        return _column(values.to_numpy().astype(np.float64))
+    return _column(values.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def _days(values: pd.Series[Any]) -> pd.Series[Any]:
     """Since 1970, in whatever unit they are held: 9999-12-31 is no moment that nanoseconds reach."""
     moments = pa.array(values.dt.tz_convert(None) if values.dt.tz is not None else values)
-    per_day = 86_400 * _PER_SECOND[moments.type.unit]
-    counts = moments.cast(pa.int64())
+    counts, unit = moments.cast(pa.int64()), moments.type.unit
     found = counts.to_numpy(zero_copy_only=False) if isinstance(counts, pa.Array) else counts.to_numpy()
-    return pd.Series(found.astype(np.float64) / per_day)  # numpy has NaN where Arrow has a null
+    floats = found.astype(np.float64)  # numpy has NaN where Arrow has a null
+    if unit == "ns":
+        # A float holds them to the nearest 256 only. In whole microseconds a moment is the number that it is elsewhere.
+        floats /= 1000
+        np.rint(floats, out=floats)
+        unit = "us"
+    floats /= 86_400 * _PER_SECOND[unit]
+    return _column(floats)
 
 
 def is_too_large(values: pd.Series[Any]) -> bool:
@@ -159,38 +287,32 @@ def is_too_large(values: pd.Series[Any]) -> bool:
         return False
     if isinstance(values.dtype, np.dtype):  # has no nulls to look for
         numbers = values.to_numpy()
-        return bool(numbers.size) and max(abs(int(numbers.min())), abs(int(numbers.max()))) > _EXACT
+        return bool(numbers.size) and max(abs(int(numbers.min())), abs(int(numbers.max()))) > EXACT
     ends = pc.min_max(pa.array(values))  # pandas looks for the nulls once for each of both
     low, high = ends["min"].as_py(), ends["max"].as_py()
-    return low is not None and max(abs(low), abs(high)) > _EXACT
-
-
-def _coded(values: pd.Series[Any]) -> pd.Series[Any]:
-    """Text of codes. A column of 1.0, 2.0 is one of 1, 2 into which nulls once came."""
-    codes, levels = pd.factorize(values.astype(object))
-    return _objects(_spread(codes, codes_of(levels), None))
+    return low is not None and max(abs(low), abs(high)) > EXACT
 
 
 def codes_of(levels: Iterable[Any]) -> np.ndarray[Any, Any]:
     """The text of each of the different values of a column of codes; None for a null."""
-    texts = [text_of(level) for level in levels]
+    given = levels if isinstance(levels, pd.Index | np.ndarray) else list(levels)
+    if len(given) > _FEW and (found := written(given)) is not None:
+        known = _objects(without_blanks(found))
+        if not _are_whole_floats(known[:FIRST]):
+            return known
+    texts = [text_of(level) for level in given]
     texts = [text if text is not None and text.strip() else None for text in texts]
-    if all(text is None or _is_whole_float(text) for text in texts):
+    if _are_whole_floats(texts):
         texts = [None if text is None else text[:-2] for text in texts]
     return _array(texts)
 
 
+def _are_whole_floats(texts: Iterable[str | None]) -> bool:
+    return all(text is None or _is_whole_float(text) for text in texts)
+
+
 def _is_whole_float(text: str) -> bool:
     return text.endswith(".0") and text[:-2].lstrip("-").isdigit()
-
-
-def _from_objects(values: pd.Series[Any], *, parse: bool) -> pd.Series[Any]:
-    """A column of str, or of anything mixed: looked at by its levels, of which there are fewer than rows."""
-    codes, levels = pd.factorize(values.astype(object))
-    known = meaning(levels, parse=parse)
-    if known.dtype == np.float64:
-        return pd.Series(_spread(codes, known, math.nan))
-    return _objects(_spread(codes, known, None))
 
 
 def meaning(levels: Iterable[Any], *, parse: bool) -> np.ndarray[Any, Any]:
@@ -200,15 +322,28 @@ def meaning(levels: Iterable[Any], *, parse: bool) -> np.ndarray[Any, Any]:
         levels: As the source has them, of any type, without nulls.
         parse: Whether texts that all read as numbers are numbers.
     """
-    given = list(levels)
+    given = levels if isinstance(levels, pd.Index | np.ndarray) else list(levels)
+    if len(given) > _FEW and (found := arrow_texts(given)) is not None:
+        found = without_blanks(found)
+        numbers = _numbers_or_nothing(found, parse=parse)
+        return _objects(found) if numbers is None else numbers
+    given = list(given)
     texts = all(isinstance(level, str) for level in given)
     known = [level if level.strip() else None for level in given] if texts else [_level(level) for level in given]
     if all(level is None or not isinstance(level, str) for level in known):
         return np.array([math.nan if level is None else float(level) for level in known], dtype=np.float64)
-    # A column of words mostly shows it in the first of them, and there may be a million.
-    if parse and not says_a_word(known[:_FIRST]) and (parsed := _numbers(known)) is not None:
+    if parse and not says_a_word(known[:FIRST]) and (parsed := numbers_among(known)) is not None:
         return parsed
     return _array(known if texts else [text_of(level) for level in known])
+
+
+def _numbers_or_nothing(texts: pa.Array, *, parse: bool) -> np.ndarray[Any, Any] | None:
+    """Texts as numbers, where they are to be that or there is none at all."""
+    return numbers_of(texts) if parse or texts.null_count == len(texts) else None
+
+
+def _objects(texts: pa.Array) -> np.ndarray[Any, Any]:
+    return np.asarray(texts.to_numpy(zero_copy_only=False), dtype=object)
 
 
 def _array(texts: list[str | None]) -> np.ndarray[Any, Any]:
@@ -226,26 +361,6 @@ def _level(value: Any) -> Any:
     return str(value)
 
 
-def says_a_word(levels: Sequence[Any]) -> bool:
-    """Whether one of the levels of a column says something that is no number, so that all of them are texts."""
-    said = [level for level in levels if level is not None and not _is_null_word(level)]
-    return bool(pd.to_numeric(pd.Series(said, dtype=object), errors="coerce").isna().any())
-
-
-def _is_null_word(level: Any) -> bool:
-    return isinstance(level, str) and level.strip().lower() in NULL_WORDS
-
-
-def _numbers(levels: list[Any]) -> np.ndarray[Any, Any] | None:
-    """The levels as numbers, or None when one of them is a word."""
-    words = [None if _is_null_word(level) else level for level in levels]
-    if all(word is None for word in words):
-        return None if any(level is not None for level in levels) else np.full(len(levels), math.nan)
-    parsed = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
-    missing = np.array([word is None for word in words], dtype=bool)
-    return parsed if not np.isnan(parsed[~missing]).any() else None
-
-
 def _spread(codes: np.ndarray[Any, Any], levels: np.ndarray[Any, Any], null: Any) -> np.ndarray[Any, Any]:
     """Levels by row; code -1 is a null."""
     padded = np.empty(len(levels) + 1, dtype=levels.dtype)
@@ -253,7 +368,3 @@ def _spread(codes: np.ndarray[Any, Any], levels: np.ndarray[Any, Any], null: Any
     padded[-1] = null
     found: np.ndarray[Any, Any] = padded[codes]
     return found
-
-
-def _objects(values: np.ndarray[Any, Any]) -> pd.Series[Any]:
-    return pd.Series(values, dtype=object)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from tasks import history, leaks, sources
 from tasks.columns import kind_of, nested, text_of, tidy
-from tasks.decide.intervals import clopper_pearson
+from tasks.decide import levels as outside
+from tasks.decide.intervals import newcombe
+from tasks.levels import levels_of
 from tasks.moments import moments
 from tasks.policy import Data, Policy, as_utc
 from tasks.policy_problem import near
@@ -27,15 +30,18 @@ _SEEN = 1 << 10
 """Rows that are looked at to find a column whose values hardly repeat."""
 _NOTICEABLE = 0.01
 """Share of the rows from which on unknown categories are a change."""
+_BY_CHANCE = 0.001
+"""Chance that an evaluation calls them a change where nothing changed, over all columns. Nothing confirms a change
+upstream, and no budget counts it."""
 
 
 class NothingNew(Exception):
     """Too few rows are newer than what Production was trained on; its text says how many."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Rows in the order of their time.
+    """Rows in the order of their time; nobody may change them.
 
     Attributes:
         features: n rows, only feature columns: float64, or object columns of str and None.
@@ -73,6 +79,11 @@ class Dataset:
         """
         first, last = self.time.searchsorted([pd.Timestamp(as_utc(start)), pd.Timestamp(as_utc(end))])
         return self.take(slice(int(first), max(int(first), int(last))))
+
+    @cached_property
+    def labels(self) -> tuple[list[Any], NDArray[np.intp]]:
+        """The different labels, and which of them each row has, shape (n,); -1 for none. They are looked at once."""
+        return levels_of(self.target.to_numpy())
 
     @property
     def labelled(self) -> Dataset:
@@ -364,16 +375,19 @@ def schema_changes(dataset: Dataset, profile: Profile) -> tuple[str, ...]:
     here = list(dataset.features.columns)
     changes = [f"column {name!r} is gone{near(name, set(here) - set(known))}" for name in known if name not in here]
     changes += [f"column {name!r} is new" for name in here if name not in known]
+    confidence = 1 - _BY_CHANCE / max(len(known), 1)
     for name in here:
-        if name in known and (change := _column_change(dataset.features[name], known[name])):
+        if name in known and (change := _column_change(dataset.features[name], known[name], confidence)):
             changes.append(change)
     return tuple(changes)
 
 
-def _column_change(column: pd.Series[Any], before: ColumnProfile) -> str:
+def _column_change(column: pd.Series[Any], before: ColumnProfile, confidence: float) -> str:
     kind = kind_of(column)
-    if not before.present or kind == before.kind == "number":
+    if not before.present:
         return ""
+    if kind == before.kind == "number":
+        return _infinite_change(column.to_numpy(dtype=np.float64), before, confidence)
     if kind != before.kind:
         present = column.dropna()
         if not len(present):
@@ -384,13 +398,29 @@ def _column_change(column: pd.Series[Any], before: ColumnProfile) -> str:
     new, rows = levels[~levels.index.isin(before.categories)], int(levels.sum())
     if not rows:
         return ""
-    # The reference names its most frequent levels only; the rest it counted together.
-    usual, several = before.counts[-1] / before.present, int(new.sum())
-    low, _ = clopper_pearson(several, rows, 0.99)
-    if low <= usual + _NOTICEABLE:
+    several = int(new.sum())
+    if outside.more(several, rows, before, confidence) <= _NOTICEABLE:
         return ""
     names = ", ".join(repr(name) for name in new.sort_values(ascending=False, kind="stable").index[:3])
-    return f"column {before.name!r} has categories that it did not have: {names} in {several / rows:.0%} of rows"
+    if not before.counts[-1]:
+        return f"column {before.name!r} has categories that it did not have: {names} in {several / rows:.0%} of rows"
+    # The reference names its most frequent levels only; the rest it counted together.
+    usual = outside.expected(before)
+    return (
+        f"column {before.name!r} has categories that were not among its {len(before.categories)} most frequent ones: "
+        f"{names} and others in {several / rows:.0%} of rows, where {usual:.0%} were to be expected"
+    )
+
+
+def _infinite_change(values: NDArray[np.float64], before: ColumnProfile, confidence: float) -> str:
+    present, several = int(np.count_nonzero(~np.isnan(values))), int(np.count_nonzero(np.isinf(values)))
+    if not several:
+        return ""
+    low, _ = newcombe(several, present, before.infinite, before.present, confidence)
+    if low <= _NOTICEABLE:
+        return ""
+    usual = before.infinite / before.present
+    return f"column {before.name!r} is infinite in {several / present:.0%} of rows, where it was in {usual:.0%}"
 
 
 def split(dataset: Dataset, policy: Policy, *, trained_until: datetime | None) -> Split:

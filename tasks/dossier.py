@@ -34,7 +34,7 @@ FORMAT = 2
 2: whole numbers are kept in as few bytes as they need.
 """
 
-RULES = 4
+RULES = 6
 """Of the judges: raised whenever one of them says something else about the same evidence than it did before.
 
 What an older one said is then told apart from what was changed. A test holds the judges against verdicts of old.
@@ -42,6 +42,15 @@ What an older one said is then told apart from what was changed. A test holds th
 3: the trigger ``concept``; a version that is bad together with another one is not rolled back; the gate and the shadow
 say which loss they would have found.
 4: a column of which the reference holds no value has no type that it could have changed.
+5: categories beyond the named ones are expected as often as the reference tells when each row is left out; infinite
+values are drift; a reference of few values, or of infinite ones only, tells nothing; the most that an index may be.
+Answers and labels that can show nothing are no pass; what is no probability has no metric; the ranks of many rows are
+those of their cells. Bounds of amounts reach as far as the few large errors they hang on, and those of one model's
+losses are skewed.
+6: the accuracy of a candidate that only loses is bounded as Tango does it, too; a first model by recall or precision
+alone is to be better than guessing; answers without a class, and probabilities of several classes in another order than
+the answers, are no evidence. Many categories in few rows tell nothing, and one that rises alone is drift. A version
+that stays although it has to go is told with the reason.
 """
 
 _LIMIT = 2**31

@@ -90,12 +90,13 @@ def compare(
     new, old = _opened(recent, reference, text)
     apart = {*drop, *(() if policy is None else _apart(policy.data))}
     nested = {*new.nested, *(() if old is None else old.nested)}
+    keys = {*new.keys, *(() if old is None else old.keys)}
     if old is None:
         known, against = _in_production(policy, stores)
-        _refuse_unknown(drop, (*(column.name for column in known), *new.names, *nested))
+        _refuse_unknown(drop, (*(column.name for column in known), *new.names, *nested, *keys))
         known = tuple(column for column in known if column.name not in apart)
     else:
-        _refuse_unknown(drop, (*old.names, *new.names, *nested))
+        _refuse_unknown(drop, (*old.names, *new.names, *nested, *keys))
         wanted = [name for name in old.names if name not in apart]
         known, against = old.describe(wanted, text, ks=ks or rules.ks, told=progress), old.path.name
     if not known:
@@ -109,6 +110,8 @@ def compare(
         )
     if left := sorted(nested - apart - names):
         notes.append(f"not compared, since what they hold is no single value: {phrase.listing(left)}")
+    if left := sorted(keys - apart - names):
+        notes.append(f"not compared, since only the names of folders have them: {phrase.listing(left)}")
     added = [name for name in new.names if name not in names and name not in apart]
     if added:
         notes.append(f"{recent.name} has columns that {against} does not have: {phrase.listing(added)}")
@@ -137,7 +140,7 @@ def _apart(data: Data) -> set[str]:
 def _refuse_unknown(drop: Sequence[str], there: Sequence[str]) -> None:
     problems = [f"--drop: there is no column {name!r}{near(name, there)}" for name in drop if name not in there]
     if problems:
-        raise DataError(*problems, f"there are: {phrase.listing(list(there))}")
+        raise DataError(*problems, f"there are: {phrase.listing(list(dict.fromkeys(there)))}")
 
 
 def _in_production(policy: Policy | None, stores: Stores | None) -> tuple[tuple[ColumnProfile, ...], str]:
@@ -169,12 +172,16 @@ class _File:
         path: Of it.
         names: Columns that can be counted.
         nested: Those that cannot: they hold lists.
+        keys: Those that only the names of folders have.
+        words: Those that hold texts in a Parquet.
         frame: The rows of a CSV; those of Parquet are read when they are counted.
     """
 
     path: Path
     names: tuple[str, ...]
     nested: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    words: frozenset[str] = frozenset()
     frame: pd.DataFrame | None = None
 
     @classmethod
@@ -188,7 +195,7 @@ class _File:
             folder = path.is_dir()
         if path.name.endswith(_CSV):
             frame = read_file(path, text=text, place="file").rename(columns=str)
-            return cls(path, tuple(frame.columns), (), frame)
+            return cls(path, tuple(frame.columns), frame=frame)
         if path.suffix != ".parquet" and not folder:
             raise DataError(f"{path}: neither a folder nor one of {', '.join((*_CSV, '.parquet'))}; name such a file")
         import pyarrow as pa  # noqa: PLC0415  a CSV needs none
@@ -196,10 +203,12 @@ class _File:
         from tasks import parquet  # noqa: PLC0415  see above
 
         with _readable(path):
-            schema = parquet.opened(path).schema
+            table = parquet.opened(path)
+        schema = table.schema
         nested = tuple(one.name for one in schema if pa.types.is_nested(one.type))
-        names = tuple(one for one in schema.names if one not in nested)
-        return cls(path, names, nested)
+        apart = frozenset(nested)
+        names = tuple(one for one in schema.names if one not in apart)
+        return cls(path, names, nested, table.keys, frozenset(one.name for one in schema if parquet.is_text(one.type)))
 
     def describe(
         self, names: Sequence[str], text: Sequence[str], *, ks: bool, told: Progress
@@ -215,14 +224,26 @@ class _File:
     def count(
         self, reference: Sequence[ColumnProfile], text: Sequence[str], *, told: Progress
     ) -> tuple[ColumnProfile, ...]:
-        """In the bins of a reference."""
-        known = [column for column in reference if column.name in self.names]
+        """In the bins of a reference. Texts that were words stay texts: in few rows all may look like numbers."""
+        there = frozenset(self.names)
+        known = [column for column in reference if column.name in there]
+        words = {column.name for column in known if column.kind == "category"}
         if self.frame is not None:
-            return profiles.count(_tidied(self.frame[[column.name for column in known]], text), known)
+            return profiles.count(self._rows([column.name for column in known], words, text), known)
         from tasks import streamed  # noqa: PLC0415  a CSV needs none
 
         with _readable(self.path):
-            return streamed.count(self.path, known, text=text, progress=told)
+            return streamed.count(self.path, known, text={*text, *(words & self.words)}, progress=told)
+
+    def _rows(self, names: list[str], words: set[str], text: Sequence[str]) -> pd.DataFrame:
+        """Of a CSV, read once more where pandas made numbers of what were words."""
+        assert self.frame is not None  # noqa: S101  for mypy
+        found = _tidied(self.frame[names], text)
+        numbers = [name for name in names if name in words and found[name].dtype != object]
+        if not numbers:
+            return found
+        again = read_file(self.path, text=numbers, place="file").rename(columns=str)
+        return found.assign(**_tidied(again[numbers], numbers))
 
 
 def _tidied(frame: pd.DataFrame, text: Sequence[str]) -> pd.DataFrame:
@@ -266,19 +287,27 @@ def main(
             "no file of recent rows is named; make drift RECENT=july.parquet REFERENCE=june.parquet"
         )
     left_out = [name.strip() for name in drop.split(",") if name.strip()]
+    older = Path(reference) if reference.strip() else None
     try:
         known = policy_file.load(policy) if policy else None
+    except policy_file.PolicyError as error:
+        try:
+            _opened(Path(recent), older, ())
+        except DataError as other:
+            _refuse(f"{error}\n{other}")
+        _refuse(error)
+    try:
         with on_terminal() as progress:
             found = compare(
                 Path(recent),
-                Path(reference) if reference.strip() else None,
+                older,
                 policy=known,
                 stores=None if known is None else Stores.from_environment(),
                 drop=left_out,
                 ks=ks,
                 progress=progress,
             )
-    except (DataError, LedgerError, policy_file.PolicyError) as error:
+    except (DataError, LedgerError) as error:
         _refuse(error)
     if as_json:
         Console(soft_wrap=True).print_json(json.dumps(to_plain(found)))
@@ -287,7 +316,7 @@ def main(
     raise typer.Exit(_CODES[found.finding.outcome])
 
 
-def _refuse(error: Exception) -> NoReturn:
+def _refuse(error: object) -> NoReturn:
     raise typer.BadParameter(str(error)) from None
 
 

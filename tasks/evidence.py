@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks import artifact, compute
+from tasks import alone, artifact, compute
 from tasks.candidate import Made
 from tasks.case import Case
 from tasks.columns import kind_of, text_of
@@ -26,7 +27,7 @@ from tasks.policy import Policy, SliceCheck
 from tasks.progress import Course, Progress, silent
 from tasks.records import Finding, GateEvidence, Scores, Segments, ShadowEvidence, Span, Standing
 from tasks.requests import Recorded, RequestLog
-from tasks.scoring import as_answers, classes_of, quietest, recorded_rows, score
+from tasks.scoring import as_answers, classes_of, known_to, quietest, recorded_rows, score
 from tasks.tryout import begun
 
 _NUMBERS = 10
@@ -50,6 +51,7 @@ def for_gate(case: Case, standing: Standing, made: Made, progress: Progress = si
         course.past()
         loads, loads_reason = (None, "") if fresh is None else fresh.of(made.folder)
         course.past()
+    apart = alone.judge(made.fitted.model, made.split.holdout, made.scores) if gate.alone else None
     calls = quietest(made.fitted.model, made.split.holdout.features, gate.latency) if gate.latency is not None else None
     course.past()
     found = with_rows(
@@ -63,12 +65,13 @@ def for_gate(case: Case, standing: Standing, made: Made, progress: Progress = si
             baseline=standing.production,
             baseline_reason=baseline_reason,
             attempt=1 + case.ledger.attempts_on(case.model, made.profile.holdout),
+            known=known_to(made.fitted.model, made.split.train, case.policy),
         ),
         case.policy,
         made.split.holdout,
     )
     course.past()
-    return found
+    return found if apart is None else replace(found, extra=(apart, *found.extra))
 
 
 def with_rows(evidence: GateEvidence, policy: Policy, holdout: Dataset) -> GateEvidence:
@@ -148,7 +151,8 @@ def _with_own_checks(policy: Policy, evidence: GateEvidence) -> GateEvidence:
 def _own_check(path: str, evidence: GateEvidence) -> Finding:
     name = path.rpartition(":")[2]
     try:
-        finding = resolve(path, place="gate.checks")(evidence)
+        # Of its own: a check that sorts or rounds in place must not change what is judged after it.
+        finding = resolve(path, place="gate.checks")(deepcopy(evidence))
         if isinstance(finding, Finding):
             return _as_kept(finding)
     except Exception as error:  # noqa: BLE001  the user's code may raise anything

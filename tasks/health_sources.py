@@ -7,6 +7,7 @@ promotion; from then on one day follows another, so that a tick costs the same h
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -15,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.database import SchemaTooNew
 from tasks.policy import Health, Policy, Problem, as_utc
-from tasks.records import HealthEvidence
+from tasks.records import HealthEvidence, Look
 from tasks.requests import RequestLog, Role
 from tasks.stores import Stores
 
@@ -97,6 +98,13 @@ def late(started: datetime, judged: Period, health: Health) -> tuple[Period, ...
         judged = period(started, judged.start - timedelta(microseconds=1), health)
         found.append(judged)
     return tuple(found)
+
+
+def counted(looks: Sequence[Look], started: datetime, tick: timedelta) -> str:
+    """Until when requests were counted, for the end of a line: a look that is not over yet counts for nothing."""
+    if looks:
+        return f"(counted until {looks[-1].start + tick:%H:%M:%S} UTC)"
+    return f"(the first are counted at {started + tick:%H:%M:%S} UTC)"
 
 
 def _filled(start: datetime, length: timedelta, tick: timedelta, *, first: bool) -> Period:

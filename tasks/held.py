@@ -15,15 +15,31 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.columns import Kind, codes_of, is_foreign, is_too_large, meaning, plain, text_of, tidy_column
+from tasks.columns import (
+    Kind,
+    codes_of,
+    is_foreign,
+    is_too_large,
+    meaning,
+    plain,
+    text_of,
+    tidy_column,
+)
+from tasks.numerals import arrow_texts, numbers_of, without_blanks
 from tasks.pairs import rows_by_text
-from tasks.texts import Texts, many
+from tasks.texts import Texts, many, texts_of
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 _SPREAD = 1 << 16
 """Whole numbers that lie less far apart are counted one by one, and so many of them at a time."""
+
+_MANY = 1 << 14
+"""Different texts from which on Arrow counts with them faster than Python does."""
+
+_SEEN, _MOST = 1 << 10, 3 / 4
+"""Rows that are looked at, and the share of them from which on most rows hold another text than the others."""
 
 Reading = Literal["parsed", "words", "codes", "coded"]
 """How values are to be read: looked at, as numbers if they all are; texts that stay; whole numbers too large to be
@@ -160,13 +176,15 @@ class Levels:
     nulls: int
     reading: Reading
 
-    def held(self) -> Ranked | Words:
+    def held(self) -> Ranked | Words | Texts:
         """What they mean. That shows in all of them only: a single word makes texts of numbers."""
         values, rows = list(self.rows), np.fromiter(self.rows.values(), dtype=np.int64, count=len(self.rows))
         known = _known(values, self.reading)
         if known.dtype == np.float64:
             null = np.isnan(known)
             return ranked_levels(known[~null], rows[~null], self.nulls + int(rows[null].sum()))
+        if known.size > _MANY and (texts := arrow_texts([*known.tolist(), None])) is not None:
+            return texts_of(texts, np.append(rows, self.nulls)).apart()
         named = dict(zip(known.tolist(), rows.tolist(), strict=True))
         if len(named) == known.size:
             return Words(named, self.nulls + named.pop(None, 0))
@@ -257,8 +275,27 @@ def read(column: pd.Series[Any], *, text: bool = False) -> Held:
     column = plain(column)
     if (many_texts := many(column, coded=text)) is not None:
         return many_texts if isinstance(many_texts, Texts) else Plain(many_texts)
+    if not text and (each := _each(column)) is not None:
+        return each
     found = parts(column, "coded" if text else None)
     return found.held() if isinstance(found, Levels) else found
+
+
+def _each(column: pd.Series[Any]) -> Plain | Texts | None:
+    """Texts that look like numbers, as most rows' do, and hardly repeat: each is read, for one may be a word.
+
+    None for any other column, which is better told apart.
+    """
+    objects = pd.api.types.is_object_dtype(column.dtype)
+    if len(column) < _MANY or objects or not pd.api.types.is_string_dtype(column.dtype):
+        return None
+    if column.iloc[np.linspace(0, len(column) - 1, _SEEN).astype(np.int64)].nunique() < _MOST * _SEEN:
+        return None
+    if (texts := arrow_texts(column)) is None:
+        return None
+    texts = without_blanks(texts)
+    numbers = numbers_of(texts)
+    return texts_of(texts) if numbers is None else Plain(numbers)
 
 
 def parts(column: pd.Series[Any], reading: Reading | None = None) -> Plain | Levels:

@@ -76,7 +76,11 @@ class Data(Section):
         "package.module:loader called with start and end. ${NAME} is filled in from the environment."
     )
     table: str | None = Field(None, description="Table to read, of a SQL source.")
-    query: str | None = Field(None, description="Instead of a table: SQL with the bound parameters :start and :end.")
+    query: str | None = Field(
+        None,
+        description="Instead of a table: SQL with the bound parameters :start and :end. One without them is read whole "
+        "by every evaluation, and cut to the window afterwards.",
+    )
     target: str = Field(description="Column to predict. Rows where it is empty count as not labelled yet.")
     positive: str | None = Field(None, description="The positive class of a binary problem; empty: the larger label.")
     timestamp: str | Order = Field(description="Column that says when the row came to be, or an order to read as time.")
@@ -200,7 +204,7 @@ class DriftTrigger(Section):
     share_of_features: Share = Field(0.3, gt=0, description="Share of the columns that must have drifted.")
     null_share: Share = Field(0.1, gt=0, description="Change of a column's share of nulls that counts as drift.")
     false_alarms: Share = Field(0.05, gt=0, lt=0.5, description="Share of false ones among drifted columns (FDR).")
-    min_rows: int = Field(50, ge=10, description="Recent rows below which the answer is unknown.")
+    min_rows: int = Field(50, ge=10, description="Rows of either side below which the answer is unknown.")
     ks: bool = Field(
         default=False,
         description="Report each number's Kolmogorov-Smirnov distance too, within 0.001. It never fires, and is there "
@@ -370,7 +374,9 @@ class PerformanceCheck(Section):
 
     metric: str = Field("", description="Empty: accuracy, or r2 in regression.")
     at_least: Amount | None = Field(
-        None, description="Floor (ceiling for losses such as rmse). Empty: 0.85 for accuracy, 0.5 for r2."
+        None,
+        description="Floor (ceiling for losses such as rmse). Empty: 0.85 for accuracy, 0.5 for r2. Where always "
+        "giving the same answer clears it too, a first model must be shown to be better than that.",
     )
     confidence: Share = Field(0.95, ge=0.5, lt=1, description="How sure the gate must be, one-sided.")
 
@@ -426,7 +432,8 @@ class Gate(Section):
     """What a candidate must show before it may be promoted. Each check can be turned ``off``."""
 
     performance: Annotated[PerformanceCheck | None, BeforeValidator(_off)] = Field(
-        PerformanceCheck(), description="Metric against a floor."
+        PerformanceCheck(),
+        description="Metric against a floor. With `off`, a first model passes only by a check of your own.",
     )
     regression: Annotated[RegressionCheck | None, BeforeValidator(_off)] = Field(
         RegressionCheck(), description="No worse than Production on the same rows."
@@ -444,6 +451,11 @@ class Gate(Section):
         500_000_000, description="Largest artifact that may be deployed."
     )
     fresh_process: bool = Field(default=True, description="The candidate must load and answer in a fresh process.")
+    alone: bool = Field(
+        default=True,
+        description="Rows of the holdout must be answered one by one as they were all at once. `off` for a model that "
+        "is only ever asked for whole batches.",
+    )
     checks: tuple[ImportPath, ...] = Field(
         (), description="Your own checks: functions of a GateEvidence that return a Finding."
     )
@@ -786,6 +798,13 @@ class Policy(Section):
 
     _text: str = PrivateAttr("")
     _origin: str = PrivateAttr("")
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def where(self, key: str) -> str:
+        """The ``file:line`` or the variable that a dotted key comes from; empty for a policy that was made in code."""
+        parts = key.split(".")
+        above = (".".join(parts[:length]) for length in range(len(parts), -1, -1))
+        return next((self._places[one] for one in above if one in self._places), self._origin)
 
     @property
     def text(self) -> str:
@@ -818,6 +837,28 @@ class Policy(Section):
                     f"{place}.metric {section.metric!r} does not fit {self.problem}; use one of {', '.join(fitting)} "
                     "or the name of a scikit-learn scorer"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _limits_are_within_the_metric(self) -> Self:
+        """A margin of 2, where two points were meant, would let every candidate pass."""
+        share = frozenset(CLASSIFICATION_METRICS) - {"log_loss", "brier"}
+        usual = "r2" if self.problem == "regression" else "accuracy"
+        whole = self.gate.regression.metric if self.gate.regression else usual
+        slices = ((f"gate.slices[{number}]", one) for number, one in enumerate(self.gate.slices))
+        for place, section in (("gate.regression", self.gate.regression), *slices):
+            metric = (section.metric or whole) if section is not None else ""
+            if section is not None and metric in share and section.margin >= 1:
+                raise ValueError(
+                    f"{place}.margin {section.margin:g}: {metric} lies between 0 and 1, so that no candidate could "
+                    f"lose more; write {section.margin:g}pt if points are meant"
+                )
+        check = self.gate.performance
+        if check is not None and check.metric in share and (check.at_least or 0) > 1:
+            raise ValueError(
+                f"gate.performance.at_least {check.at_least:g}: {check.metric} lies between 0 and 1, so that no "
+                f"candidate could reach it; write {check.at_least:g}% if percent are meant"
+            )
         return self
 
     @model_validator(mode="after")

@@ -17,8 +17,9 @@ from pydantic_core import ErrorDetails
 
 from tasks import notify
 from tasks.masking import mask
+from tasks.plugins import PluginError, expand
 from tasks.policy import Policy
-from tasks.policy_problem import KeyPath, Problem, explain, near, place_of, section_at, shown, sort_key
+from tasks.policy_problem import KeyPath, Problem, empty_value, explain, near, place_of, section_at, shown, sort_key
 from tasks.policy_words import read_aloud
 
 # What stands in for a required key that is missing or wrong, so that validation can go on and find the rest.
@@ -50,11 +51,13 @@ class PolicyError(ValueError):
     Attributes:
         problems: Everything that is wrong, in the order of the file.
         loaded: The policies that are fine, when several were asked for: a watch over many goes on with them.
+        unread: How many are not.
     """
 
-    def __init__(self, problems: Iterable[Problem], loaded: Iterable[Policy] = ()) -> None:
+    def __init__(self, problems: Iterable[Problem], loaded: Iterable[Policy] = (), unread: int = 1) -> None:
         self.problems = tuple(problems)
         self.loaded = tuple(loaded)
+        self.unread = unread
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__("\n".join([f"{count} in the policy:", *(f"  {problem}" for problem in self.problems)]))
 
@@ -138,20 +141,23 @@ def load_many(spec: str | list[str], environment: Mapping[str, str] = os.environ
     policies: dict[Path, Policy] = {}
     problems: list[Problem] = []
     folders: dict[Path, dict[str, list[Path]]] = {}
-    for path, named in _asked_for(spec, environment, problems):
+    asked = _asked_for(spec, environment, problems)
+    unknown, unread = len(problems), set[Path]()
+    for path, named in asked:
         if path.resolve() in policies:
             continue
         try:
             policies[path.resolve()] = _load(path, named, environment, folders)
         except PolicyError as error:
             problems.extend(error.problems)
+            unread.add(path.resolve())
     if not policies and not problems:
         problems.append(Problem(repr(spec), "", "names no policy; give a path, a model name, a folder or a glob"))
     twice = _models_with_two_files(policies.values())
     problems.extend(twice.values())
     if problems:
         fine = [policy for policy in policies.values() if _prefix(policy.model) not in twice]
-        raise PolicyError(dict.fromkeys(problems), fine)
+        raise PolicyError(dict.fromkeys(problems), fine, unknown + len(unread) + len(policies) - len(fine))
     return tuple(policies.values())
 
 
@@ -169,7 +175,8 @@ def _load(
     policy = _validate(draft)
     check = policy.gate.performance if policy else None
     if check is not None and check.at_least is None:
-        message = f"is missing, and {check.metric} has no usual value; add it, or write `performance: off`"
+        own = "turn performance off and name a check of your own (gate.checks)"
+        message = f"is missing, and {check.metric} has no usual value; add it, or {own}"
         draft.report(("gate", "performance", "at_least"), message)
     if policy is not None and (other := _twin(path, policy.model, folders)):
         draft.report(("model",), _two_files(policy.model, other))
@@ -294,7 +301,7 @@ def _parse(text: str, draft: _Draft) -> None:
     if top is None:
         raise PolicyError([Problem(f"{draft.path}:1", "", "holds no keys; start with `model: <name>`")])
     for place in empty:
-        draft.report(place, "is empty; write `off` to turn it off, or delete the line to get the default")
+        draft.report(place, empty_value(place))
         draft.remove(place)
 
 
@@ -416,6 +423,8 @@ def _anchored(policy: Policy, text: str, draft: _Draft) -> Policy:
     # Policy keeps the two private, so that nobody edits them; this is their one writer.
     anchored._text = "\n".join([_shown(text, policy), *overrides, ""])  # noqa: SLF001  see above
     anchored._origin = str(draft.path.resolve())  # noqa: SLF001  see above
+    places = {".".join(map(str, place)): draft.where(place) for place in (*draft.lines, *draft.variables)}
+    anchored._places = places  # noqa: SLF001  see above
     return anchored
 
 
@@ -446,7 +455,18 @@ def _absolute_source(source: str, folder: Path) -> str:
     if match := re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:|\$\{)(.+)", source):
         return f"{match[1]}{folder / match[2]}"
     is_file = "://" not in source and source.endswith((".csv", ".csv.gz", ".parquet"))
-    return str(folder / Path(source).expanduser()) if is_file and not source.startswith("${") else source
+    if not is_file or (source.startswith("${") and not _is_relative(source)):
+        return source
+    return str(folder / Path(source).expanduser())
+
+
+def _is_relative(source: str) -> bool:
+    """Whether what its variables stand for is a path that begins nowhere; unset ones are told when it is read."""
+    try:
+        meant = expand(source)
+    except PluginError:
+        return False
+    return "://" not in meant and not Path(meant).expanduser().is_absolute()
 
 
 def _absolute_sink(sink: str, folder: Path) -> str:

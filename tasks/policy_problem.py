@@ -116,8 +116,29 @@ def explain(item: ErrorDetails, place: KeyPath) -> str:
         return f"{value} is no list; write it as [first, second]"
     if kind == "finite_number":
         return f"{value} is not finite; write a number"
-    bound = item["msg"].removeprefix("Input should be ")
-    return f"{value} does not fit: it should be {bound}; {_description(place)}"
+    return f"{value} does not fit: it should be {_bound(item)}; {_description(place)}"
+
+
+def _bound(item: ErrorDetails) -> str:
+    """What a number should be; who writes 5 for a share means 5%."""
+    number = item["input"]
+    share = item["type"] == "less_than_equal" and item["ctx"]["le"] == 1
+    if share and isinstance(number, int | float) and 1 < number <= 100 and number % 1 == 0:
+        return f"a share, so write {number:g}%"
+    return item["msg"].removeprefix("Input should be ")
+
+
+def empty_value(place: KeyPath) -> str:
+    """One sentence on a key that nothing is written behind."""
+    section = section_at(place[:-1])
+    info = section.model_fields.get(str(place[-1])) if section else None
+    if info is None or not info.is_required():
+        return "is empty; write `off` to turn it off, or delete the line to get the default"
+    below = section_at(place)
+    if below is None:
+        return f"is empty, and it is needed: {_description(place)}"
+    needed = [name for name, one in below.model_fields.items() if one.is_required()]
+    return f"is empty, and it is needed: write its keys below it, {', '.join(needed) or 'indented'}"
 
 
 def _unknown_key(place: KeyPath) -> str:

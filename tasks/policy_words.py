@@ -98,8 +98,7 @@ def _goes_out(policy: Policy) -> str:
         parts.append(f"99 of 100 single predictions take less than {format_duration(gate.latency.p99)}")
     if gate.size:
         parts.append(f"it is smaller than {format_size(gate.size)}")
-    if gate.fresh_process:
-        parts.append("it loads and answers in a fresh process")
+    parts += _in_use(gate)
     if gate.checks:
         parts.append(f"your own checks agree ({', '.join(gate.checks)})")
     if shadow := policy.shadow:
@@ -108,6 +107,14 @@ def _goes_out(policy: Policy) -> str:
         parts.append(f"a person approves within {format_duration(policy.approval.deadline)}")
     said = f"Goes out when {_listed(parts, 'and') if parts else 'it was trained: every check is off'}."
     return f"{said} {_by_steps(policy.rollout)}" if policy.rollout else said
+
+
+def _in_use(gate: Gate) -> list[str]:
+    said = {
+        "it loads and answers in a fresh process": gate.fresh_process,
+        "it answers a row alone as among others": gate.alone,
+    }
+    return [text for text, on in said.items() if on]
 
 
 def _in_segments(gate: Gate) -> list[str]:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.bins import edges_of, fill, fill_and_step, outline, steps_of
+from tasks.bins import Filled, edges_of, fill, fill_and_step, outline, steps_of
 from tasks.columns import Kind
 from tasks.compute import each, pieces
+from tasks.decide import levels
 from tasks.decide.estimate import EDGES
 from tasks.held import Floats, Held, Plain, Ranked, Words, ranked, read
 from tasks.records import ColumnProfile, Measurement, Profile, Scores, Span, Steps, Sureness, to_plain
@@ -25,8 +26,8 @@ from tasks.texts import Texts
 PREDICTION = "(prediction)"
 """Name of the profile of a model's own answers."""
 
-_CATEGORIES = 100
-"""The most frequent levels have a count of their own, the others share the last one."""
+NAMED = 100
+"""So many levels, the most frequent ones, have a count of their own; the others share the last one."""
 
 
 def describe(features: pd.DataFrame, *, ks: bool = False) -> tuple[ColumnProfile, ...]:
@@ -49,13 +50,37 @@ def _described(name: str, column: pd.Series[Any], ks: bool) -> ColumnProfile:
 def describe_held(name: str, held: Held, *, ks: bool = False) -> ColumnProfile:
     """The same of one column that was read (see :mod:`tasks.held`)."""
     if isinstance(held, Words | Texts):
-        return _count_words(held, ColumnProfile(name=name, kind="category", categories=held.most(_CATEGORIES)))
+        first = held.most(NAMED + 1)
+        rows = zip(first, held.of(first), strict=True)
+        return most_frequent(name, list(rows), present=held.present, nulls=held.nulls)
     if isinstance(held, Plain) and (seen := outline(held.values, ks=ks)) is not None:
-        steps = None if seen.points is None else Steps(at=seen.points, below=(), upto=())
-        return _count_numbers(held, ColumnProfile(name=name, kind="number", edges=seen.edges, steps=steps))
+        return _filled(ColumnProfile(name=name, kind="number", edges=seen.edges), seen.filled, seen.steps)
     values = held if isinstance(held, Ranked) else ranked(held.values)
     found = ColumnProfile(name=name, kind="number", edges=edges_of(values), steps=steps_of(values) if ks else None)
     return _count_numbers(values, found)
+
+
+def most_frequent(name: str, first: Sequence[tuple[str, int]], *, present: int, nulls: int) -> ColumnProfile:
+    """The reference of a category.
+
+    Args:
+        name: Of the column.
+        first: The :data:`NAMED` most frequent levels and one more, if there are as many, with how many rows hold each;
+            the first in the alphabet among equals.
+        present: Rows with a value.
+        nulls: Rows without one.
+    """
+    named, following = first[:NAMED], (*first[NAMED:], ("", 0))[0]
+    counts = tuple(rows for _, rows in named)
+    others = present - sum(counts)
+    return ColumnProfile(
+        name=name,
+        kind="category",
+        categories=tuple(level for level, _ in named),
+        counts=(*counts, others),
+        nulls=nulls,
+        outside=levels.outside(named, following, others),
+    )
 
 
 def count(features: pd.DataFrame, reference: Sequence[ColumnProfile]) -> tuple[ColumnProfile, ...]:
@@ -118,6 +143,7 @@ def merge(first: ColumnProfile, second: ColumnProfile) -> ColumnProfile:
         first,
         counts=tuple(a + b for a, b in zip(first.counts, second.counts, strict=True)),
         nulls=first.nulls + second.nulls,
+        infinite=first.infinite + second.infinite,
         low=min((low for low in (first.low, second.low) if low is not None), default=None),
         high=max((high for high in (first.high, second.high) if high is not None), default=None),
         score=second.score if first.score is None else first.score,
@@ -235,7 +261,7 @@ def _empty(reference: ColumnProfile) -> ColumnProfile:
     if steps is not None:
         none = (0,) * len(steps.at)
         steps = Steps(at=steps.at, below=none, upto=none)
-    return replace(reference, counts=(0,) * bins, nulls=0, low=None, high=None, score=None, steps=steps)
+    return replace(reference, counts=(0,) * bins, nulls=0, infinite=0, low=None, high=None, score=None, steps=steps)
 
 
 def _count_numbers(values: Plain | Ranked, reference: ColumnProfile) -> ColumnProfile:
@@ -243,10 +269,15 @@ def _count_numbers(values: Plain | Ranked, reference: ColumnProfile) -> ColumnPr
         filled, steps = fill(values, reference.edges), None
     else:
         filled, steps = fill_and_step(values, reference.edges, reference.steps.at)
+    return _filled(_empty(reference), filled, steps)
+
+
+def _filled(empty: ColumnProfile, filled: Filled, steps: Steps | None) -> ColumnProfile:
     return replace(
-        _empty(reference),
+        empty,
         counts=tuple(filled.counts.tolist()),
         nulls=filled.nulls,
+        infinite=filled.infinite,
         low=filled.low if math.isfinite(filled.low) else None,
         high=filled.high if math.isfinite(filled.high) else None,
         steps=steps,

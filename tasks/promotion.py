@@ -189,13 +189,15 @@ def by_hand(case: Case, standing: Standing, version: str, reason: str, *, overri
     Raises:
         ValueError: When something speaks against it and ``override`` is not set; names everything that does. When it
             does not load and answer; no override helps then.
+        MissingVersion: When there is no such version.
         StaleDecision: When the ledger moved since ``standing`` was read.
     """
+    case.registry().see(case.model, version)
     against = [*_objections(case, standing, version)]
     if against and not override:
         raise ValueError(
-            f"version {version} of {case.model} stays where it is: {'; '.join(against)}. Set override to promote it "
-            "all the same"
+            f"version {version} of {case.model} stays where it is: {'; '.join(against)}. Set override (--override at a "
+            "terminal) to promote it all the same"
         )
     tried = try_out(case, version)
     dossier = Dossier("person", {"reason": reason, "actor": case.actor, "against": tuple(against), "tried": tried})
@@ -295,7 +297,7 @@ def expire(case: Case, standing: Standing, version: str) -> Advance:
 
 def _objections(case: Case, standing: Standing, version: str) -> Iterator[str]:
     if version == standing.production:
-        yield "it is in Production already"
+        yield "it is in Production already, and there is nothing to do"
     if version in standing.quarantined:
         yield "it was rolled back from and is quarantined"
     judged = case.ledger.gate_decision(case.model, version)

@@ -105,6 +105,8 @@ class Measurement:
         error: Standard error of ``value``; None when it could not be had.
         n: Rows it rests on.
         greater_is_better: False for losses such as ``rmse``.
+        skew: Of ``value``, as a mean of rows of which few are large; 0: not, or not known.
+        degrees: Of freedom of ``error``, fewer than n - 1 where it hangs on few rows; None: n - 1.
     """
 
     metric: str
@@ -112,6 +114,8 @@ class Measurement:
     error: float | None
     n: int
     greater_is_better: bool = True
+    skew: float = 0.0
+    degrees: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +146,9 @@ class ColumnProfile:
             holds every level that is not among them.
         counts: Observations per bin; len(edges) + 1 or len(categories) + 1 of them. Nulls are not among them.
         nulls: Missing values.
+        infinite: Of a number, how many of the observations are infinite.
+        outside: Of a category, of the reference: rows to be expected outside of its levels in another sample as large,
+            and how far off that may be (see :func:`tasks.decide.levels.outside`).
         low: Smallest finite value seen, of a number.
         high: Largest finite value seen, of a number.
         score: How strongly the reference model leans on the column, 0..1, where it was measured.
@@ -154,6 +161,8 @@ class ColumnProfile:
     categories: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
     nulls: int = 0
+    infinite: int = 0
+    outside: tuple[int, int] | None = None
     low: float | None = None
     high: float | None = None
     score: float | None = None
@@ -379,9 +388,11 @@ class GateEvidence:
         size: Bytes of the artifact that is deployed.
         loads: True when it loaded and answered the stored example in a fresh process; None when that was not tried.
         loads_reason: What happened there.
-        extra: Findings of the user's own checks.
+        extra: Findings of the user's own checks, and before them that of :mod:`tasks.alone`, where it found anything.
         attempt: How many candidates were judged on this holdout, this one included.
         segments: Of each column by which the policy looks at slices, where the rows have it.
+        known: The classes that the candidate can answer, as text; empty in regression. None: from before this was
+            looked at, and then nothing is judged that has come with it.
     """
 
     candidate: Scores
@@ -395,6 +406,7 @@ class GateEvidence:
     extra: tuple[Finding, ...] = ()
     attempt: int = 1
     segments: tuple[Segments, ...] = ()
+    known: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

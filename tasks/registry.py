@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 
 from tasks import artifact, patience
+from tasks.decide import phrase
 from tasks.ledger import Held, Ledger, StaleDecision
 from tasks.policy import Policy
 from tasks.records import Action, Standing, Transition
@@ -156,6 +157,17 @@ class Registry:
             release=release,
         )
         return self.carry_out(ledger, transition)
+
+    def see(self, model: str, version: str) -> None:
+        """See that a version that a person named is there.
+
+        Raises:
+            MissingVersion: When it is not; names those that are.
+        """
+        there = sorted((str(one.version) for one in self._every_version(model)), key=lambda one: (len(one), one))
+        if version not in there:
+            has = f"has version {phrase.listing(there[::-1])}" if there else "has none"
+            raise MissingVersion(f"there is no version {version} of {model}; MLflow at {self._place} {has}")
 
     def carry_out(self, ledger: Ledger, transition: Transition) -> Transition:
         """Do in MLflow what the intent says, under the ledger's lock; doing it twice is doing it once.

@@ -16,6 +16,7 @@ from tasks.units import format_size
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from tasks.canvas import Picture
 
@@ -255,17 +256,20 @@ def table(verdict: Verdict) -> Table:
     return made
 
 
-def ledger_table(transitions: Iterable[Transition]) -> Table:
-    """The history as a table for the terminal, in the order given."""
-    from rich.text import Text  # noqa: PLC0415  the quiet path shows no table
+def ledger_lines(transitions: Iterable[Transition]) -> Iterator[Text]:
+    """The history for the terminal, in the order given: what was done, and below it why. Text, and no markup."""
+    from rich.text import Text  # noqa: PLC0415  the quiet path shows nothing
 
-    made = _table("Transitions", ("when (UTC)", "model", "seq", "action", "version", "before", "by", "state", "why"))
     for step in transitions:
-        cells = (f"{step.at:%Y-%m-%d %H:%M}", step.model, str(step.seq), step.action, step.version)
-        made.add_row(
-            *map(Text, (*cells, step.previous or "-", step.actor, step.state, shorten(_one_line(step.reason), _GLANCE)))
+        before = f", before: {step.previous}" if step.previous else ""
+        state = "" if step.state == "applied" else f" [{step.state}]"
+        yield Text.assemble(
+            (f"{step.at:%Y-%m-%d %H:%M} UTC ", "dim"),
+            (f"{step.seq:>4}  ", "dim"),
+            (f"{step.action} version {step.version}", "bold"),
+            f"{before}, by {step.actor}{state}",
         )
-    return made
+        yield Text(f"{' ' * 27}{shorten(_one_line(step.reason), _GLANCE)}", "dim")
 
 
 def escape(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks import tryout
 from tasks.case import Case
@@ -42,8 +42,11 @@ def roll_back(
         automatic: Counts against the policy's limit of automatic rollbacks.
 
     Raises:
+        MissingVersion: When there is no version that a person names.
         StaleDecision: When the ledger moved since ``standing`` was read.
     """
+    if to is not None and to not in standing.known_good:
+        case.registry().see(case.model, to)
     health = case.policy.health
     recent = case.ledger.rollbacks_since(case.model, case.now - health.rollback_window) if automatic else 0
     choice = judgement.choose(standing, rollbacks_in_window=recent, limit=health.max_rollbacks, to=to)
@@ -66,6 +69,10 @@ def roll_back(
     verdict = reach(dossier)
     if verdict.decision == "back":
         return _back(case, standing, choice.versions[len(tried) - 1], verdict, dossier)
+    if standing.production is None:  # a person asks for it; no verdict on a version that is not there is kept
+        why = tried[-1].reason if tried else choice.finding.reason
+        empty = f"nothing is in Production of {case.model}, so there is nothing to roll back; {why}"
+        return Reversal(None, None, replace(verdict, reason=empty), empty)
     return _stay(case, verdict, dossier)
 
 

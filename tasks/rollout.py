@@ -11,7 +11,7 @@ from datetime import timedelta
 from tasks import canary, live, routers, split
 from tasks.case import Case
 from tasks.dossier import Dossier
-from tasks.health_sources import source
+from tasks.health_sources import counted, source
 from tasks.records import Rollout, RolloutEvidence, Standing, Transition, Verdict
 from tasks.retrial import reach
 from tasks.routers import Routing
@@ -145,7 +145,10 @@ def _running(case: Case, standing: Standing, rollout: Rollout, routing: Routing 
     verdict = reach(dossier)
     if verdict.decision == "hold":
         _note_once(case, rollout, verdict, dossier)
-        return Tick("holding", verdict.reason, _phase(case, rollout.weight), rollout.version, (verdict,))
+        seen = dossier.given["evidence"]
+        until = "" if seen.unavailable else f" {counted(seen.canary, seen.started, case.policy.health.tick)}"
+        reason = f"{verdict.reason}{until}"
+        return Tick("holding", reason, _phase(case, rollout.weight), rollout.version, (verdict,))
     case.note(verdict, dossier, version=rollout.version)
     if verdict.decision == "abort":
         over = canary.end(case, rollout, "aborted", verdict.reason)

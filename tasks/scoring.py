@@ -14,10 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from tasks import argmax
 from tasks.columns import text_of, tidy
 from tasks.compute import each, pieces
 from tasks.data import Dataset
 from tasks.decide.intervals import quantile_bounds
+from tasks.levels import levels_of
 from tasks.policy import LatencyCheck, Policy
 from tasks.records import Scores
 
@@ -28,8 +30,14 @@ Floats = NDArray[np.float64]
 
 _ROUNDS = 3
 """Times that the calls are measured at most."""
-_NEAREST, _SPREAD = 200, 50
-"""Rows on which predict is compared with the largest probability: those nearest to a tie, and some others."""
+_LIFTED = 1000
+"""Different rows that a round asks at most."""
+_TIE = 1e-6
+"""Distance of the two largest probabilities within which rounding may decide which one predict takes."""
+_BLOCK = 4096
+"""Rows of many probabilities that are looked at together: they fit into the processor's cache."""
+_PLAIN = (str, bool, int, float, np.bool_, np.integer, np.floating, type(None), type(pd.NA), type(pd.NaT))
+"""What an answer may be: whatever else it is, it could be neither judged nor served."""
 _BESIDE = frozenset({"alembic", "mlflow", "prefect", "pydantic", "requests", "sqlalchemy", "urllib3"})
 """Packages that are loaded where a model is judged, and need not be where it answers."""
 
@@ -46,7 +54,7 @@ def classes_of(model: Any, dataset: Dataset, policy: Policy) -> tuple[str, ...]:
     if policy.problem == "regression":
         return ()
     own = _ordered(getattr(model, "classes_", ()))
-    labels = _ordered([*own, *dataset.target.dropna().unique()])
+    labels = _ordered([*own, *dataset.labels[0]])
     if not labels:
         raise ValueError(f"the model of {policy.model} has no classes_ and no row has a label; its classes are unknown")
     if policy.problem != "binary":
@@ -54,6 +62,22 @@ def classes_of(model: Any, dataset: Dataset, policy: Policy) -> tuple[str, ...]:
     positive = policy.data.positive or (own or labels)[-1]
     others = [label for label in labels if label != positive]
     return (*others[:1], positive, *others[1:])
+
+
+def known_to(model: Any, learned: Dataset, policy: Policy) -> tuple[str, ...]:
+    """The classes that a model can answer, as text: its own, or where it tells none, those of what it learned from.
+
+    Args:
+        model: Fitted.
+        learned: The rows it was fitted on.
+        policy: Of the model.
+
+    Returns:
+        Empty in regression.
+    """
+    if policy.problem == "regression":
+        return ()
+    return _ordered(getattr(model, "classes_", ())) or _ordered(learned.labels[0])
 
 
 def _ordered(labels: Sequence[Any]) -> tuple[str, ...]:
@@ -67,8 +91,9 @@ def _ordered(labels: Sequence[Any]) -> tuple[str, ...]:
 def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...], beside: Scores | None = None) -> Scores:
     """The model's answers, in one pass over the rows.
 
-    Where the model gives probabilities, its answer is the class with the largest one, unless its ``predict`` says
-    otherwise (a tuned threshold): then ``predict`` is asked.
+    The answers are those of ``predict``, always. Where it is known to give the class with the largest probability, that
+    class is taken, and ``predict`` is asked for ties only; any other model with probabilities answers every row twice:
+    with a threshold that was tuned, what no sample of the rows shows may be what decides.
 
     Args:
         model: Fitted.
@@ -92,7 +117,7 @@ def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...], beside: Sco
     if not classes:
         truth = _values(dataset.target) if beside is None else beside.truth
         return Scores(truth=truth, prediction=_predicted(model, dataset.features).astype(np.float64))
-    truth = _codes(dataset.target, classes, "the labels") if beside is None else beside.truth
+    truth = _known(*dataset.labels, classes, "the labels") if beside is None else beside.truth
     if not len(dataset):
         return Scores(truth=truth, prediction=truth, classes=classes)
     if not hasattr(model, "predict_proba"):
@@ -101,22 +126,27 @@ def score(model: Any, dataset: Dataset, *, classes: tuple[str, ...], beside: Sco
     raw = _asked(model, dataset.features, "predict_proba").astype(np.float64)
     own = [str(text_of(label)) for label in model.classes_]
     codes = _codes(own, classes, "the model's classes", strict=False)
-    prediction = _likeliest(raw, codes)
-    rows = _doubtful(raw)
-    asked = _codes(_predicted(model, dataset.features.iloc[rows]), classes, "the predictions")
-    if not np.array_equal(asked, prediction[rows]):
+    probability = _reordered(raw, codes, classes)
+    if argmax.is_known(model):
+        prediction = _likeliest(raw, codes)
+        rows = _tied(raw)
+        prediction[rows] = _codes(_predicted(model, dataset.features.iloc[rows]), classes, "the predictions")
+    else:
         prediction = _codes(_predicted(model, dataset.features), classes, "the predictions")
-    return Scores(truth=truth, prediction=prediction, probability=_reordered(raw, codes, classes), classes=classes)
+    return Scores(truth=truth, prediction=prediction, probability=probability, classes=classes)
 
 
 def _likeliest(raw: Floats, codes: NDArray[np.intp]) -> NDArray[np.intp]:
     """The class of the largest probability, of equal ones the first; -1 where one of them is no number."""
     if raw.shape[1] == 2:  # most models; going along such short rows takes ten times as long
         first, second = raw.T
-        places, finite = (second > first).astype(np.intp), np.isfinite(first) & np.isfinite(second)
+        places = (second > first).astype(np.intp)
     else:
-        places, finite = np.argmax(raw, axis=1), np.isfinite(raw).all(axis=1)
-    return np.where(finite, codes[places], -1)
+        places = np.argmax(raw, axis=1)
+    likeliest: NDArray[np.intp] = np.take(codes, places)
+    if not (np.isfinite(raw.min()) and np.isfinite(raw.max())):
+        likeliest[~np.isfinite(raw).all(axis=1)] = -1
+    return likeliest
 
 
 def _reordered(raw: Floats, codes: NDArray[np.intp], classes: tuple[str, ...]) -> Floats:
@@ -129,28 +159,24 @@ def _reordered(raw: Floats, codes: NDArray[np.intp], classes: tuple[str, ...]) -
     return probability
 
 
-def _doubtful(raw: Floats) -> NDArray[np.intp]:
-    """Rows where another threshold than the largest probability would show first."""
+def _tied(raw: Floats) -> NDArray[np.intp]:
+    """Rows whose two largest probabilities are equal but for rounding."""
     if raw.shape[1] < 2:
-        return np.arange(min(len(raw), _SPREAD))
+        return np.empty(0, dtype=np.intp)
     if raw.shape[1] == 2:
         apart = np.abs(raw[:, 1] - raw[:, 0])
     else:
-        top = np.partition(raw, -2, axis=1)[:, -2:]
-        apart = top[:, 1] - top[:, 0]
-    nearest = _smallest(apart, _NEAREST)
-    spread = np.linspace(0, len(raw) - 1, min(len(raw), _SPREAD)).astype(np.intp)
-    return np.union1d(nearest, spread)
+        apart = np.concatenate([_lead(raw[start : start + _BLOCK]) for start in range(0, len(raw), _BLOCK)])
+    return np.flatnonzero(apart < _TIE)
 
 
-def _smallest(values: Floats, most: int) -> NDArray[np.intp]:
-    """Places of the smallest values, of equal ones the first; NaN is none of them."""
-    if values.size > most:
-        limit = np.partition(values, most - 1)[most - 1]  # NaN, which is sorted last, where most are NaN
-        places = np.flatnonzero(values <= limit) if limit == limit else np.arange(values.size)  # noqa: PLR0124  NaN
-    else:
-        places = np.arange(values.size)
-    return places[np.argsort(values[places], kind="stable")][:most]
+def _lead(raw: Floats) -> Floats:
+    """Of each row: by how much the largest number is above the largest of the others."""
+    rows, others = np.arange(len(raw)), raw.copy()
+    first = np.argmax(raw, axis=1)
+    others[rows, first] = -np.inf
+    lead: Floats = raw[rows, first] - others.max(axis=1)
+    return lead
 
 
 def _predicted(model: Any, features: pd.DataFrame) -> NDArray[Any]:
@@ -178,7 +204,22 @@ def _rows(answers: Any, rows: int, method: str) -> NDArray[Any]:
         raise ValueError(
             f"the model's {method} gave an array of shape {array.shape} for {rows} rows; it must give one answer each"
         )
+    if (strange := _strange(array)) is not None:
+        raise ValueError(
+            f"the model's {method} gave values of the type {strange}; it must give numbers (float, int) or text, which "
+            "can be judged and sent: convert them in the model, as by float()"
+        )
     return array
+
+
+def _strange(array: NDArray[Any]) -> str | None:
+    """A type among the values that is neither number nor text, such as complex or Decimal."""
+    if array.dtype.kind != "O":
+        return None if array.dtype.kind in "biufUT" else str(array.dtype)
+    if pd.api.types.infer_dtype(array.ravel(), skipna=False) == "string":
+        return None
+    kinds = set(map(type, array.ravel()))
+    return next((kind.__name__ for kind in kinds if not issubclass(kind, _PLAIN)), None)
 
 
 def as_answers(texts: Sequence[str], classes: tuple[str, ...]) -> NDArray[Any]:
@@ -194,8 +235,15 @@ def _values(target: pd.Series[Any]) -> Floats:
 
 def _codes(labels: Any, classes: tuple[str, ...], what: str, *, strict: bool = True) -> NDArray[np.intp]:
     """Class codes of labels; -1 for a null, and for an unknown class unless that is an error."""
+    values = labels if isinstance(labels, np.ndarray) else np.array(list(labels), dtype=object)
+    return _known(*levels_of(values), classes, what, strict=strict)
+
+
+def _known(
+    levels: list[Any], places: NDArray[np.intp], classes: tuple[str, ...], what: str, *, strict: bool = True
+) -> NDArray[np.intp]:
+    """The same of the different labels, and of which of them each one is."""
     known: dict[str | None, int] = {label: code for code, label in enumerate(classes)} | {None: -1}
-    levels, places = _factorized(labels)
     texts = [text_of(level) for level in levels]
     unknown = [text for text in texts if text not in known]
     if strict and unknown:
@@ -204,21 +252,7 @@ def _codes(labels: Any, classes: tuple[str, ...], what: str, *, strict: bool = T
             "train a model that knows it, or correct the rows"
         )
     table = np.array([*(known.get(text, -1) for text in texts), -1], dtype=np.intp)
-    return table[places]
-
-
-def _factorized(labels: Any) -> tuple[list[Any], NDArray[np.intp]]:
-    """The different labels, and which of them each one is; -1 for a null."""
-    if isinstance(labels, pd.Series):
-        values = labels.to_numpy()
-    elif isinstance(labels, np.ndarray):
-        values = labels
-    else:
-        values = np.array(list(labels), dtype=object)
-    if values.dtype.kind not in "iufbO":
-        values = values.astype(object)
-    places, levels = pd.factorize(values)
-    return list(levels), places
+    return np.take(table, places)
 
 
 def latencies(
@@ -233,7 +267,7 @@ def latencies(
 
     Args:
         model: Fitted.
-        features: Rows to take in turn.
+        features: Rows to take in turn; of many those that are taken lie as far apart as they can.
         calls: How many are measured.
         warmup: Calls before that; the first ones load code and fill caches.
         budget_seconds: A model that is so slow that the calls take longer is measured on those that fit in.
@@ -246,8 +280,11 @@ def latencies(
     """
     if not len(features):
         raise ValueError("latency needs at least one row to predict; the holdout is empty")
-    # Lifted out of the table, so that a model that changes its row in place changes nothing else.
-    rows = [features.iloc[[place]] for place in range(min(len(features), 200))]
+    # Lifted out of the table, so that a model that changes its row in place changes nothing else. The first ones alone
+    # would be of one hour or one shop, and what takes long may come later.
+    places = np.unique(np.linspace(0, len(features) - 1, min(calls, _LIFTED)).astype(np.intp))
+    lifted = features.iloc[places]
+    rows = [lifted.iloc[place : place + 1].copy() for place in range(len(lifted))]
     taken: list[float] = []
     with threadpool_limits(limits=1), _filters_of_a_server():
         for call in range(warmup):
@@ -276,6 +313,7 @@ def quietest(model: Any, features: pd.DataFrame, check: LatencyCheck) -> Floats:
 
     What else the machine does can only make calls slower, so a round that the gate would not let pass is measured again
     before it is believed. One slow call among a few hundred is enough for that: their bound is then the slowest of all.
+    Each round asks rows of its own: a model that remembers its answers has none for rows that it has not seen.
 
     Args:
         model: Fitted.
@@ -290,7 +328,8 @@ def quietest(model: Any, features: pd.DataFrame, check: LatencyCheck) -> Floats:
     """
     rounds: list[tuple[float, float, Floats]] = []
     while len(rounds) < _ROUNDS:
-        seconds = latencies(model, features, calls=check.calls)
+        rows = features.iloc[len(rounds) :: _ROUNDS] if len(features) >= _ROUNDS else features
+        seconds = latencies(model, rows, calls=check.calls)
         _, high = quantile_bounds(seconds, 0.99, check.confidence)
         # A round that was cut short bounds nothing; the gate says so of it, if there is no other.
         bound = math.inf if high is None else high

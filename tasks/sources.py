@@ -136,12 +136,17 @@ def read_file(path: Path, *, text: Collection[str] = (), place: str = "data.sour
             f"{place}: {path} cannot be looked at: {error.strerror}; correct the path, or its rights"
         ) from error
     if not there:
-        raise DataError(f"{place}: there is no file {path}; correct the path, or put the file there")
+        raise DataError(f"{place}: there is no file {path.resolve()}; correct the path, or put the file there")
     import pandas as pd  # noqa: PLC0415  a tally of the rows needs none
 
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
+        # pandas would call the second one by a name of its own.
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+        twice = sorted(set(header[header.duplicated() & header.ne("")]))
+        if twice:
+            raise ValueError(f"column {', '.join(map(repr, twice))} is there twice, rename one of them")
         with warnings.catch_warnings():
             # Rows that are longer than the header would be moved to the left of it, or cut.
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -182,7 +187,8 @@ def _from_sql(data: Data, source: str, start: datetime, end: datetime) -> pd.Dat
     with _reading(source) as connection:
         statement, values = _statement(data, connection, start, end)
         rows = connection.execute(statement, values)
-        return pd.DataFrame(rows.all(), columns=list(rows.keys()))
+        # pandas asks each of SQLAlchemy's rows what it is, which takes twice as long as reading them.
+        return pd.DataFrame(list(map(tuple, rows)), columns=list(rows.keys()))
 
 
 @contextmanager

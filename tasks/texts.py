@@ -156,6 +156,12 @@ def _of_categories(column: pd.Series[Any], *, coded: bool) -> Texts | None:
 
 def _numbers(texts: pa.Array) -> Floats | None:
     """None where one of them is a word, or a number as Arrow does not write it; what it reads is what pandas reads."""
+    found = _floats(texts)
+    # Where there is none at all, what the nulls are called tells: that is for all of them to say.
+    return None if found is None or np.isnan(found).all() else found
+
+
+def _floats(texts: pa.Array) -> Floats | None:
     words = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), pa.array(["", *NULL_WORDS], texts.type))
     known = pc.if_else(words, pa.scalar(None, texts.type), texts) if pc.any(words).as_py() else texts
     try:
@@ -163,16 +169,65 @@ def _numbers(texts: pa.Array) -> Floats | None:
     except pa.ArrowInvalid:
         return None
     found: Floats = numbers.to_numpy(zero_copy_only=False)
-    # Where a number is none, and where there is none at all, what it is called tells: that is for all of them to say.
-    odd = numbers.null_count == len(numbers) or int(np.count_nonzero(np.isnan(found))) != numbers.null_count
-    return None if odd else found
+    # Where a number is none, what it is called tells: that is for all of them to say.
+    return None if int(np.count_nonzero(np.isnan(found))) != numbers.null_count else found
+
+
+def numbers_of(texts: pa.Array) -> Floats | None:
+    """A part of a column of numbers that are written as texts, shape (k,), NaN for a null.
+
+    Args:
+        texts: shape (k,), of a string type or a dictionary of one.
+
+    Returns:
+        None where one of them is a word, or a number as Arrow does not write it.
+    """
+    if not pa.types.is_dictionary(texts.type):
+        return _floats(texts) if _is_string(texts.type) else None
+    if not _is_string(texts.type.value_type) or (found := _floats(texts.dictionary)) is None:
+        return None
+    return np.append(found, np.nan)[_codes(texts)]
+
+
+def all_numbers(texts: pa.Array) -> bool:
+    """Whether some rows of a column have nearly all another text, and none of them is a word.
+
+    Args:
+        texts: shape (k,), of a string type or a dictionary of one.
+    """
+    some = _some(texts)
+    return len(set(some)) >= _MOST and not says_a_word([text for text in some if text.strip()])
+
+
+def counted(values: pa.Array) -> Texts:
+    """A part of a column that stays text, without telling its texts apart.
+
+    Args:
+        values: shape (k,), of a string type, a dictionary of one, or of whole numbers.
+    """
+    if not pa.types.is_dictionary(values.type) or not _is_string(values.type.value_type):
+        return texts_of(values.cast(pa.large_string()))
+    texts = values.dictionary.cast(pa.large_string())
+    rows = np.bincount(_codes(values), minlength=len(texts) + 1).astype(np.int64)
+    return texts_of(pa.concat_arrays([texts, pa.nulls(1, texts.type)]), rows)
+
+
+def _codes(values: pa.DictionaryArray) -> Counts:
+    """Where the dictionary has each, shape (k,); a null is beyond its end."""
+    codes = values.indices.cast(pa.int64()).fill_null(len(values.dictionary))
+    found: Counts = codes.to_numpy(zero_copy_only=False)
+    return found
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def differ(texts: pa.Array, *, coded: bool = False) -> bool:
     """Whether some rows of a column show that it has many different texts, and that all of them stay texts.
 
     Args:
-        texts: shape (k,), of a string type.
+        texts: shape (k,), of a string type or a dictionary of one.
         coded: They are codes.
     """
     return _stay(_some(texts), coded=coded)
@@ -223,7 +278,11 @@ def _some(texts: pa.Array | pa.ChunkedArray) -> list[str]:
     chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
     share = _SEEN / max(len(texts), 1)
     picked = (chunk.take(pa.array(_spread(len(chunk), math.ceil(share * len(chunk))))) for chunk in chunks)
-    return [text for chunk in picked for text in chunk.drop_null().to_pylist()]
+    return [text for chunk in picked for text in _decoded(chunk).drop_null().to_pylist()]
+
+
+def _decoded(texts: pa.Array) -> pa.Array:
+    return texts.dictionary_decode() if pa.types.is_dictionary(texts.type) else texts
 
 
 def _spread(size: int, wanted: int = _SEEN) -> NDArray[np.int64]:

@@ -67,8 +67,6 @@ def save(policy: Policy, fitted: Fitted, split: Split, folder: Path) -> Path:
     Raises:
         TrainingError: When the model cannot be saved as the policy says.
     """
-    import mlflow.sklearn  # noqa: PLC0415  costs seconds, and only a training needs it
-
     rows = split.holdout.features.tail(5).reset_index(drop=True)
     shown = rows.set_axis(pd.Index(list(rows.columns), dtype=object), axis=1)  # MLflow compares the names with a range
     described = {
@@ -81,7 +79,7 @@ def save(policy: Policy, fitted: Fitted, split: Split, folder: Path) -> Path:
         # Said once, when MLflow imports its own model types; it is not about ours.
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
         if policy.training.serialization == "pickle":
-            mlflow.sklearn.save_model(fitted.model, serialization_format="cloudpickle", **described)
+            _pickled(fitted.model, described)
             example.write(folder, fitted.model, rows)
             return folder
         # Writing a large model takes as long as all the rest, the model's answers among it.
@@ -93,6 +91,31 @@ def save(policy: Policy, fitted: Fitted, split: Split, folder: Path) -> Path:
         writing.result()
     _put_in(file, folder)
     return folder
+
+
+def _pickled(model: Any, described: dict[str, Any]) -> None:
+    """The folder of the artifact, with the model as a pickle.
+
+    Args:
+        model: Fitted.
+        described: What MLflow is told.
+
+    Raises:
+        TrainingError: When the model cannot be pickled.
+    """
+    import mlflow.sklearn  # noqa: PLC0415  see save()
+
+    try:
+        mlflow.sklearn.save_model(model, serialization_format="cloudpickle", **described)
+    except OSError:
+        raise
+    except Exception as error:
+        # The parts of a model may raise anything when they are pickled.
+        raise TrainingError(
+            f"training.serialization: this {type(model).__name__} cannot be pickled: {type(error).__name__}: {error}; "
+            "keep locks, open files, connections and the like out of the fitted model, or leave them out in its "
+            "__getstate__"
+        ) from error
 
 
 def _lay_out(described: dict[str, Any], found: list[str]) -> None:

@@ -18,6 +18,7 @@ from tasks import leaning
 from tasks import profile as profiles
 from tasks.data import Dataset, Split, fingerprint
 from tasks.decide.metrics import Unmeasurable, is_loss, measure
+from tasks.decide.probabilities import strays
 from tasks.estimators import STEP, TrainingError, build, failed, seed_for
 from tasks.plugins import custom_metric, resolve
 from tasks.policy import Policy, Search
@@ -118,7 +119,7 @@ def check_answers(policy: Policy, model: Any, train: Dataset) -> None:
     """Refuse a model whose answers to the rows that it has just learned are no answers.
 
     Raises:
-        TrainingError: When some are NaN or nothing, or the model raises.
+        TrainingError: When some are NaN or nothing, or probabilities that are none, or the model raises.
     """
     name = policy.training.estimator or policy.training.trainer
     rows = train.take(slice(max(0, len(train) - 1000), None))
@@ -135,6 +136,8 @@ def check_answers(policy: Policy, model: Any, train: Dataset) -> None:
             f"training: the model of {name} answers {int(bad.sum())} of {len(rows)} rows with NaN or nothing; "
             "look at its parameters and at the scale of the columns"
         )
+    if scores.probability is not None and (told := strays(scores.probability)):
+        raise TrainingError(f"training: of the model of {name}, {told}")
 
 
 def _searched(

@@ -9,7 +9,7 @@ from tasks.beside import beside
 from tasks.case import Case
 from tasks.decide.health import unread_since
 from tasks.dossier import Dossier
-from tasks.health_sources import Period, due, late, source
+from tasks.health_sources import Period, counted, due, late, source
 from tasks.records import Standing, Transition, Verdict
 from tasks.retrial import reach
 from tasks.rollback import roll_back
@@ -75,7 +75,7 @@ def tick(case: Case, standing: Standing) -> Tick:
             if found.decision == "frozen":
                 return _frozen(case, version, verdicts, newly=changed)
             return _unhealthy(case, standing, version, verdicts, newly=changed)
-    return _quiet(case, standing, version, verdicts)
+    return _quiet(case, standing, version, verdicts, _until(case, dossier))
 
 
 def _judged(case: Case, standing: Standing, dossier: Dossier, period: Period) -> tuple[Dossier, Verdict]:
@@ -156,7 +156,15 @@ def _frozen(case: Case, version: str, verdicts: tuple[Verdict, ...], *, newly: b
     return Tick("held", f"version {version} stays: {verdicts[-1].reason}", verdicts, news=news or case.dry_run)
 
 
-def _quiet(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict, ...]) -> Tick:
+def _until(case: Case, dossier: Dossier) -> str:
+    """Until when the requests of a period were counted; nothing where they could not be."""
+    evidence = dossier.given["evidence"]
+    if evidence.unavailable is not None:
+        return ""
+    return f" {counted(evidence.looks, evidence.started, case.policy.health.tick)}"
+
+
+def _quiet(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict, ...], until: str) -> Tick:
     verdict = verdicts[-1]
     settled = any(one.decision == "healthy" for one in verdicts)
     silent = next((one for one in verdict.findings if one.evidence.get("page")), None)
@@ -167,8 +175,8 @@ def _quiet(case: Case, standing: Standing, version: str, verdicts: tuple[Verdict
         healthy = next(one for one in verdicts if one.decision == "healthy")
         return Tick("healthy", f"version {version} is known good: {healthy.reason}", verdicts, news=True)
     if settled:
-        return Tick("healthy", f"version {version}: {verdict.reason}", verdicts)
-    return Tick("watching", f"version {version}: {verdict.reason}", verdicts)
+        return Tick("healthy", f"version {version}: {verdict.reason}{until}", verdicts)
+    return Tick("watching", f"version {version}: {verdict.reason}{until}", verdicts)
 
 
 def _page_once(case: Case, version: str, title: str, reason: str, *, always: bool = False) -> bool:

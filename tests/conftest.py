@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true", PREFECT_SERVER_ANALYTICS_ENABLED="false")
+# Every client that a flow makes asks the server for its version, and for a token that this one has not.
+os.environ.update(PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED="false", PREFECT_CLIENT_CSRF_SUPPORT_ENABLED="false")
 # Tests run several processes on few cores: more threads of one model only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing here speaks TLS, but every HTTP client that is made, Prefect's too, first reads the authorities that it would
@@ -24,8 +27,10 @@ import scipy.special  # noqa: F401
 from prepared import mlflow_database, prefect_database, prepared
 from servers import MlflowServer, NotInstalled, Postgres, mlflow_server, postgres
 
+from tasks import canvas
 from tasks.stores import Stores
 
+_AS_THEY_GO_OUT = canvas._png, canvas._DPI, canvas._STYLE["figure.constrained_layout.use"]
 _MOST = 8
 """Processes of tests; each has servers of its own, and some hundred megabytes."""
 
@@ -62,23 +67,31 @@ def _waits(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def coarse_pictures() -> Iterator[tuple[int, bool]]:
-    """Without the search for the best layout, which few tests ask for; how fine they go out, and whether with it."""
-    from tasks import canvas
+def unseen_pictures() -> Iterator[None]:
+    """Painted, as they always are, but not turned into pixels, which took a seventh of all that flows do in tests."""
+    from PIL import Image
 
-    as_they_go_out = canvas._DPI, canvas._STYLE["figure.constrained_layout.use"]
+    pixel = io.BytesIO()
+    Image.new("P", (1, 1)).save(pixel, format="png")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(canvas, "_DPI", 50)
-        patch.setitem(canvas._STYLE, "figure.constrained_layout.use", value=False)
-        yield as_they_go_out
+        patch.setattr(canvas, "_png", lambda _: pixel.getvalue())
+        yield
 
 
 @pytest.fixture
-def fine_pictures(coarse_pictures: tuple[int, bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they go out."""
-    from tasks import canvas
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pixels, but few, and without the search for the best layout."""
+    _drawn(monkeypatch, dpi=50, layout=False)
 
-    dpi, layout = coarse_pictures
+
+@pytest.fixture
+def fine_pictures(coarse_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they go out, also where a whole file asks for coarse ones."""
+    _drawn(monkeypatch, *_AS_THEY_GO_OUT[1:])
+
+
+def _drawn(monkeypatch: pytest.MonkeyPatch, dpi: int, layout: bool) -> None:
+    monkeypatch.setattr(canvas, "_png", _AS_THEY_GO_OUT[0])
     monkeypatch.setattr(canvas, "_DPI", dpi)
     monkeypatch.setitem(canvas._STYLE, "figure.constrained_layout.use", value=layout)
 

@@ -62,7 +62,7 @@ class Prometheus:
                 stderr=log,
                 cwd=self.folder,
             )
-        until(self._ready, told="Prometheus did not become ready", seconds=60)
+        until(self._ready, told="Prometheus did not become ready")
 
     def configure(self) -> None:
         """Write what it scrapes."""

@@ -145,6 +145,18 @@ def test_the_command_answers_for_a_moment(moved: Ledger, stores: Stores) -> None
     assert "Nothing of churn was in Production" in run(stores, "churn", "--at", "2025-01-05T15:00Z").stdout
 
 
+def test_a_model_of_which_every_candidate_was_refused_has_no_history_and_its_last_decision(stores: Stores) -> None:
+    refused = Verdict(judge="gate", decision="fail", reason="accuracy [0.5] is below the floor", findings=())
+    with Ledger.open(stores.ledger) as ledger:
+        ledger.record("loans", refused, trail="t9", at=T0)
+    told = run(stores, "loans")
+    assert told.returncode == 0
+    assert "loans: nothing was ever in Production or Staging. The last decision" in told.stdout
+    assert "gate fail: accuracy [0.5] is below the floor" in told.stdout
+    assert "`make trail ID=loans`" in told.stdout
+    assert json.loads(run(stores, "loans", "--json").stdout)["history"] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

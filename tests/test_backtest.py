@@ -372,7 +372,7 @@ def test_what_is_not_played_is_said(home: Path) -> None:
     base, when, (one,) = backtest(path, first=40 / 60, every="10d")
     assert one.days[0].decision == "first-promoted", "what waits for a person is approved at once"
     told = " ".join(pages.foot(base, when, [one]))
-    for part in ("latency, size, fresh_process", "approval", "shadow.live", "the watch and its rollbacks"):
+    for part in ("latency, size, fresh_process, alone", "approval", "shadow.live", "the watch and its rollbacks"):
         assert part in told
     assert all(part in told for part in left_out(base))
 
@@ -450,7 +450,7 @@ def test_on_real_data_what_served_is_no_worse_than_the_first_version(
     model: str, public_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BACKSTOP_TEST_DATA", str(public_data))
-    every, window = {"bike": ("14d", "56d"), "weather": ("180d", "720d")}[model]
+    every, window = {"bike": ("28d", "56d"), "weather": ("360d", "720d")}[model]
     _, _, (one,) = backtest(str(POLICIES / f"{model}.yaml"), every=every, window=window)
     served, frozen = one.mean("served"), one.mean("frozen")
     assert served is not None

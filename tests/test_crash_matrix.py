@@ -25,11 +25,20 @@ FLOWS = {"rollback": (1, -13, -4), "promote": (1, -12, -6)}
 """Kills before the intent, while MLflow is changed, and while it is settled."""
 
 
+def each_once(names: list[str]) -> list[int]:
+    """Before each thing that lasts, and after the last one.
+
+    Right after one of them is as before the next: nothing between the two outlives the process (LASTING). Of the two,
+    the kill before it is the harder one, because it also leaves a transaction that is open.
+    """
+    return [number for number, name in enumerate(names) if name.startswith("before ")] + [-1]
+
+
 def small_matrix() -> Iterator[Score]:
     """In the nursery: every boundary at which something lasting happens."""
     with somewhere() as place:
         for act in (PROMOTE, ROLL_BACK):
-            yield every_boundary(place, act, LASTING)
+            yield every_boundary(place, act, LASTING, chosen=each_once)
         yield every_boundary(place, COMPLETE, LASTING, chosen=range(1, 14, 2))
         yield every_boundary(place, STAGE, LASTING, chosen=(-2, -1))
         yield every_boundary(place, ADOPT, LASTING, chosen=(-3, -2))
@@ -72,8 +81,8 @@ def test_killed_at_any_boundary_the_next_run_leaves_it_as_before_or_as_after(
 ) -> None:
     score = scores[act.name]  # type: ignore[attr-defined]
     assert score.boundaries >= 20, "before and after each: verdict, intent, stage, aliases, tags, settlement"
-    survived(score, score.boundaries)
-    assert score.begun >= score.boundaries - 4
+    survived(score, score.boundaries // 2 + 1)
+    assert score.begun >= score.kills - 2, "all but those before the verdict and before the intent"
 
 
 def test_a_reconcile_killed_after_anything_it_wrote_is_gone_on_with(scores: dict[str, Score]) -> None:

@@ -542,6 +542,19 @@ def test_a_column_of_nulls_has_not_changed_its_kind(place: Stores) -> None:
     assert schema_changes(changed(dataset, plan=None), profile(dataset)) == ()
 
 
+def test_many_categories_that_did_not_change_are_no_change_however_many_columns_there_are(place: Stores) -> None:
+    several, rng, noticed = read(policy(), place).take(slice(0, 100)), np.random.default_rng(0), 0
+
+    def words(like: Dataset) -> Dataset:
+        drawn = rng.integers(0, 30, (20, len(like)))
+        features = pd.DataFrame({f"x{number}": [f"v{kind}" for kind in one] for number, one in enumerate(drawn)})
+        return Dataset(features=tidy(features), target=like.target, time=like.time)
+
+    for _ in range(30):
+        noticed += bool(schema_changes(words(several), profile(words(several))))
+    assert noticed <= 1
+
+
 def test_a_rare_new_category_is_no_change(place: Stores) -> None:
     dataset = read(policy(), place)
     words = [*dataset.features["plan"][:598], "ultra", "ultra"]

@@ -137,6 +137,19 @@ def test_a_moment_that_nanoseconds_do_not_reach_is_days_like_any_other() -> None
     assert found[2:] == [(date(1, 1, 1) - date(1970, 1, 1)).days, (date(2026, 1, 1) - date(1970, 1, 1)).days + 0.5]
 
 
+def test_a_moment_is_the_same_number_in_whatever_unit_it_is_held(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    often = rng.integers(1_700_000_000_000, 1_800_000_000_000, 20)  # milliseconds
+    held = pa.array(np.where(rng.random(5000) < 0.5, often[rng.integers(0, 20, 5000)], often[0]), pa.timestamp("ms"))
+    held = pa.concat_arrays([held, pa.nulls(3, held.type)])
+    pq.write_table(pa.table({"x": held.cast(pa.timestamp("us"))}), tmp_path / "us.parquet")
+    reference = streamed.describe(tmp_path / "us.parquet", ks=True)
+    for unit in ("ms", "us", "ns"):
+        pq.write_table(pa.table({"x": held.cast(pa.timestamp(unit))}), tmp_path / "x.parquet")
+        assert streamed.describe(tmp_path / "x.parquet", ks=True) == reference
+        assert streamed.count(tmp_path / "x.parquet", reference) == reference
+
+
 def test_codes_of_a_file_stay_text_where_the_policy_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "BATCH", 2)
     frame = pd.DataFrame({"code": [1.0, None, 3.0, 1.0], "word": ["007", "7", None, "x"], "n": [1, 2, 3, 4]})
@@ -169,16 +182,14 @@ def test_types_that_only_a_file_has(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [name for name, kind in kinds.items() if kind == "category"] == ["identifier", "day", "words"]
 
 
-def test_a_column_that_names_rows_is_refused_as_a_reference_and_counted_against_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_column_that_names_rows_is_described_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "BATCH", 3)
     monkeypatch.setattr(streamed, "MOST", 4)
+    monkeypatch.setattr(streamed, "HELD", 0)
     reference = profiles.describe(pd.DataFrame({"x": pd.Series(["a", "b", "b"], dtype=object)}))
     values = [*(f"row {number}" for number in range(20)), "b", "a", None, "b"]
     pd.DataFrame({"x": values}).to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match=r"column 'x' has more than 4 different texts.*leave it out"):
-        streamed.describe(tmp_path / "x.parquet")
+    assert streamed.describe(tmp_path / "x.parquet") == profiles.describe(pd.DataFrame({"x": values}))
     (found,) = streamed.count(tmp_path / "x.parquet", reference)
     assert (found.categories, found.counts, found.nulls) == (("b", "a"), (2, 1, 20), 1)
 

@@ -167,10 +167,10 @@ def test_a_wrong_token_a_wrong_name_and_no_server_are_told_with_the_remedy(api: 
 
 
 def test_a_slow_api_costs_the_deadline_and_no_more(api: Cluster) -> None:
-    api.delay = 3
+    api.delay = 8
     begun = time.monotonic()
     assert "no whole answer within" in refused(api, timeout="0.5s")
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 7
 
 
 @pytest.mark.parametrize("content", [{}, {"spec": []}, {"spec": {"predictor": 3}}, {"items": []}])

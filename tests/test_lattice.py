@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import bins
+from tasks import bins, grid
 from tasks import profile as profiles
 from tasks.held import ranked
 from tasks.lattice import lattice
@@ -34,6 +34,13 @@ SHAPES = {
     "constant": lambda _draw, n: np.full(n, 5.0),
     "tiny": lambda draw, n: draw.normal(size=n) * 1e-310,
     "huge": lambda draw, n: draw.normal(size=n) * 1e307,
+    "two crowds": lambda draw, n: draw.normal(size=n) + 1e9 * draw.integers(0, 2, n),
+    "many crowds": lambda draw, n: draw.normal(size=n) + 1e9 * draw.integers(0, 5, n) ** 2,
+    "far ends": lambda draw, n: draw.standard_cauchy(n) ** 3,
+    "far ends elsewhere": lambda draw, n: 1e3 + draw.standard_cauchy(n) ** 3,
+    "both ends": lambda draw, n: draw.uniform(-1, 1, n) * 1.7e308,
+    "two values": lambda draw, n: draw.integers(0, 2, n).astype(np.float64),
+    "mostly zeros": lambda draw, n: draw.exponential(size=n) * (draw.random(n) < 0.1),
     "near each other": lambda draw, n: np.array(NEAR)[draw.integers(0, len(NEAR), n)],
     "nothing": lambda _draw, n: np.full(n, np.nan),
 }
@@ -72,6 +79,27 @@ def test_bins_and_steps_are_those_of_the_numbers_in_their_order(before: str, mon
         assert steps == wanted[1], name
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=60, unique=True),
+    st.lists(st.one_of(st.floats(allow_nan=False), st.sampled_from(NEAR[:-1])), min_size=1, max_size=60),
+    st.sampled_from(("_even", "_graded", "_crowds")),
+)
+def test_a_larger_number_never_lies_in_a_cell_before_that_of_a_smaller_one(
+    points: list, values: list, kind: str
+) -> None:
+    numbers = np.sort(np.array([*values, *points]))
+    for made in getattr(grid, kind)(np.unique(np.array(points)), 256):
+        cells = made.cells(numbers, grid.Room(numbers.size))
+        assert (np.diff(cells) >= 0).all()
+        assert cells.min() >= 0
+        assert cells.max() < made.size
+        equal = numbers[1:] == numbers[:-1]
+        assert not np.diff(cells)[equal].any(), "0 and -0 are one number"
+        nulls = np.array([math.nan, -math.nan, *np.array([0x7FF0 << 48 | 1, 0xFFF0 << 48 | 1], "u8").view("f8")])
+        assert set(made.cells(nulls, grid.Room(4)).tolist()) <= {0, made.size - 1}
+
+
 def test_edges_that_are_neighbours_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bins, "_FEW", 0)
     monkeypatch.setattr(bins, "_sorts_slowly", lambda: True)
@@ -85,7 +113,7 @@ def test_edges_that_are_neighbours_are_told_apart(monkeypatch: pytest.MonkeyPatc
 
 def test_it_is_taken_wherever_the_distance_costs_most() -> None:
     draw = np.random.default_rng(2)
-    for name in ("normal", "cauchy", "skewed", "zeros", "far away", "infinite", "whole", "single"):
+    for name in SHAPES.keys() - {"constant", "nothing", "near each other", "two values"}:
         (reference,) = profiles.describe(pd.DataFrame({"x": SHAPES[name](draw, 20_000)}), ks=True)
         assert reference.steps is not None
         assert lattice(np.array(reference.steps.at)) is not None, name

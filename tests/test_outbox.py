@@ -172,7 +172,7 @@ def test_a_sink_that_hangs_costs_its_patience_once_and_not_once_per_model(
         since = time.monotonic()
         for number in range(20):
             run.tell(f"model {number}", "b")
-        assert time.monotonic() - since < 1.5, "twenty times its patience are six seconds"
+        assert time.monotonic() - since < 5, "twenty times its patience are six seconds"
         waiting = run.ledger.outbox.due("churn", T0 + LEASE)
     assert len(waiting) == 21, "nothing is lost by it"
 

@@ -95,7 +95,31 @@ def test_two_folders_are_compared(tmp_path: Path) -> None:
     found = compare(split(moved, tmp_path / "july"), split(rows(), tmp_path / "june"), drop=["when", "gaps"])
     assert found.finding.evidence["features"] == ["number"]
     assert found.against == "june"
+
+
+def test_columns_that_only_the_names_of_folders_have_are_said_not_to_be_compared(tmp_path: Path) -> None:
+    june, frame = split(rows(), tmp_path / "june"), rows().assign(month=0)
+    frame.to_parquet(tmp_path / "one.parquet")
+    note = "not compared, since only the names of folders have them: month"
+    assert compare(june, june).notes == (note,)
+    assert compare(june, june, drop=["month"]).notes == ()
+    found = compare(june, tmp_path / "one.parquet")
+    assert found.columns[0].reason == "month: the column is not in the recent data"
     assert found.notes == ()
+
+
+def test_no_rows_of_a_folder_are_left_out_because_of_a_name(tmp_path: Path) -> None:
+    whole, folder = streamed.describe(split(rows(), tmp_path / "june")), tmp_path / "other"
+    folder.mkdir()
+    parts = sorted((tmp_path / "june").rglob("month*/*.parquet"))
+    for number, name in enumerate(("part.PARQUET", "part.parq", "part")):
+        parts[number].rename(folder / name)
+    (tmp_path / "beside").mkdir()
+    parts[3].rename(tmp_path / "beside" / "part.parquet")
+    for link in ("link", "again", "link/back"):
+        (folder / link).symlink_to(folder if link == "link/back" else tmp_path / "beside", target_is_directory=True)
+    (folder / "README").write_text("no Parquet")
+    assert streamed.describe(folder) == whole
 
 
 def test_a_part_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -103,6 +127,18 @@ def test_a_part_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "many" / "month=1" / "part-9.parquet").touch()
     with pytest.raises(DataError, match=r"part-9\.parquet is no Parquet that can be read: .*; write it anew"):
         compare(tmp_path / "many", tmp_path / "many")
+
+
+def test_a_page_that_is_not_what_was_written_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(
+        pa.table({"x": np.arange(9000.0)}), path, compression="none", use_dictionary=False, write_page_checksum=True
+    )
+    written = bytearray(path.read_bytes())
+    written[20_000:20_050] = b"\xff" * 50  # which would be read as NaN
+    path.write_bytes(written)
+    with pytest.raises(DataError, match=r"x\.parquet: .*CRC checksum"):
+        compare(path, path)
 
 
 def test_a_folder_that_cannot_be_looked_into_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,3 +177,73 @@ def test_an_index_is_no_column(tmp_path: Path) -> None:
     rows().to_parquet(folder / "whole.parquet")
     rows().query("whole > 5").to_parquet(folder / "some.parquet")  # whose index says which rows they were
     assert [column.name for column in streamed.describe(folder)] == list(rows(4).columns)
+
+
+def opened_files(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Every opening of a file for its rows, written down as it comes."""
+    seen: list[Path] = []
+    opening = pq.ParquetFile.__init__
+
+    def seen_too(self: pq.ParquetFile, source: Path, **said: Any) -> None:
+        if said.get("metadata") is not None:  # else it is opened for its footer alone
+            seen.append(source)
+        opening(self, source, **said)
+
+    monkeypatch.setattr(pq.ParquetFile, "__init__", seen_too)
+    return seen
+
+
+@pytest.mark.parametrize("columns", [2, 40])
+def test_a_file_is_opened_as_often_however_many_columns_it_has(
+    columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.concat([rows(300).add_prefix(f"{number} ") for number in range(columns)], axis=1)
+    folder = split(frame, tmp_path / "many")
+    seen = opened_files(monkeypatch)
+    found = streamed.describe(folder)
+    assert found == profiles.describe(tidy(frame))
+    once = len(set(seen))
+    assert (once, len(seen)) == (4, 2 * 4)  # texts come as dictionaries from one handle, and as texts from the other
+    streamed.count(folder, found)
+    assert len(seen) == 4 * 4
+
+
+def test_a_folder_of_more_files_than_may_be_open_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "_OPEN", 3)
+    frame = rows()
+    folder = split(frame, tmp_path / "many", parts=9)
+    found = streamed.describe(folder)
+    assert found == profiles.describe(tidy(frame))
+    assert streamed.count(folder, found) == profiles.count(tidy(frame), found)
+
+
+def batches(table: pa.Table, path: Path, name: str = "text", **said: Any) -> list[pa.Array]:
+    pq.write_table(table, path, **said)
+    with parquet.opened(path).reader() as reader:
+        return list(reader.batches(name))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
+def test_a_batch_of_long_values_has_fewer_rows(kind: pa.DataType, tmp_path: Path) -> None:
+    long = pa.array([f"{rank} " * 2000 for rank in range(3000)], kind)
+    table = pa.table({"flat": range(3000), "inside": [{"a": 1, "b": 2}] * 3000, "text": long})
+    for said in ({"row_group_size": 500}, {"row_group_size": 20}, {}):
+        found = batches(table, tmp_path / "x.parquet", **said)
+        assert all(not pa.types.is_dictionary(one.type) for one in found)
+        assert max(one.nbytes for one in found) < 1.5 * parquet.BYTES < long.nbytes
+        assert pa.chunked_array(found) == pa.chunked_array([long])
+
+
+def test_long_texts_that_a_file_has_once_are_read_once(tmp_path: Path) -> None:
+    few = pa.array([f"{rank % 5} " * 20_000 for rank in range(2000)])
+    (found,) = batches(pa.table({"text": few}), tmp_path / "x.parquet")
+    assert found.nbytes < few.nbytes / 100
+    assert found.dictionary_decode() == few
+    # Row groups of both kinds, in one file.
+    with pq.ParquetWriter(tmp_path / "both.parquet", pa.schema({"text": pa.string()})) as file:
+        file.write_table(pa.table({"text": few}))
+        file.write_table(pa.table({"text": [f"{rank} " * 10_000 for rank in range(100)]}))
+    with parquet.opened(tmp_path / "both.parquet").reader() as reader:
+        assert [pa.types.is_dictionary(one.type) for one in reader.batches("text")] == [True, False]

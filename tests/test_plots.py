@@ -21,6 +21,8 @@ from tasks.plots import pictures
 from tasks.records import Scores, ShadowEvidence
 from tasks.retrial import reach
 
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
 SMALL, LARGE = 2_000, 60_000
 """Bytes of a picture: less is an empty canvas, more does not fit into a report five times."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent
@@ -11,6 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.case import check_plugins
+from tasks.plugins import PluginError, expand
 from tasks.policy import Policy
 from tasks.policy_file import PolicyError, load, load_many, read_aloud
 
@@ -99,6 +102,18 @@ def test_a_relative_file_is_relative_to_the_policy(tmp_path: Path, source: str, 
 
 
 @pytest.mark.parametrize(
+    ("said", "expected"),
+    [("../data", "{folder}/../data/churn.csv"), ("/abs", "/abs/churn.csv"), ("s3://bucket", "s3://bucket/churn.csv")],
+)
+def test_what_a_variable_stands_for_is_relative_to_the_policy_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, expected: str
+) -> None:
+    monkeypatch.setenv("CHURN_DATA", said)
+    policy = load(written(tmp_path, GOOD.replace("churn.csv", "${CHURN_DATA}/churn.csv")))
+    assert expand(policy.data.source) == expected.replace("{folder}", str(tmp_path))
+
+
+@pytest.mark.parametrize(
     ("source", "expected"),
     [
         ("sqlite:///churn.db", "sqlite:///{folder}/churn.db"),
@@ -164,6 +179,53 @@ def test_every_problem_is_told_at_once_with_its_line_the_value_and_the_remedy(tm
         assert [text for text in found if text.startswith(f"{path}:{line}: {key}: ") and message in text], (line, found)
     assert len([text for text in found if text.startswith(f"{path}:13: triggers.drift.")]) == 2
     assert len(found) == len(expected) + 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model: churn\ndata:\ntraining: {estimator: a.b:C}\n", "2: data: is empty, and it is needed: write its keys"),
+        (GOOD.replace("target: churned", "target:"), "4: data.target: is empty, and it is needed: Column to predict."),
+        (GOOD + "shadow:\n", "9: shadow: is empty; write `off` to turn it off, or delete the line"),
+        (
+            GOOD + "rollout: {steps: [5, 25%, 100%]}\n",
+            "9: rollout.steps.0: 5 does not fit: it should be a share, so write 5%",
+        ),
+        (
+            GOOD + "rollout: {steps: [5%, 100]}\n",
+            "9: rollout.steps.1: 100 does not fit: it should be a share, so write 100%",
+        ),
+    ],
+)
+def test_a_remedy_is_one(tmp_path: Path, text: str, told: str) -> None:
+    path = written(tmp_path, text)
+    assert only(problems(path)).startswith(f"{path}:{told}")
+
+
+def test_what_an_import_shows_to_be_wrong_has_its_line_too(tmp_path: Path) -> None:
+    gate = "gate:\n  performance: {metric: f2, at_least: 0.5}\n  checks:\n  - no_such_module:check\n"
+    path = written(tmp_path, GOOD.replace("LogisticRegression", "LogisticRegresion") + gate)
+    with pytest.raises(PluginError) as caught:
+        check_plugins(load(path, {"BACKSTOP_CHURN__GATE__REGRESSION": "{metric: f3, margin: 1pt}"}))
+    estimator, check, floor, margin = caught.value.problems
+    assert estimator.startswith(f"{path}:7: training.estimator: 'sklearn.linear_model:LogisticRegresion': ")
+    assert check.startswith(f"{path}:11: gate.checks: 'no_such_module:check' cannot be imported")
+    assert floor.startswith(f"{path}:10: gate.performance.metric: metric 'f2' is unknown")
+    assert margin.startswith("environment variable BACKSTOP_CHURN__GATE__REGRESSION: gate.regression.metric: ")
+    data = {"source": "a.csv", "target": "y", "timestamp": "t"}
+    made = Policy.model_validate({"model": "m", "data": data, "training": {"trainer": "no_such_module:train"}})
+    with pytest.raises(PluginError, match=r"^training\.trainer: "):  # what was made in code has no file
+        check_plugins(made)
+
+
+def test_how_many_of_several_cannot_be_read_is_known(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        written(tmp_path, GOOD.replace("model: churn", f"model: {name}"), f"{name}.yaml")
+    for name in ("four", "five"):
+        written(tmp_path, "model: 5\nproblem: binry\n", f"{name}.yaml")
+    with pytest.raises(PolicyError) as caught:
+        load_many(f"{tmp_path},gone.yaml,{tmp_path}/five.yaml", {})
+    assert (len(caught.value.loaded), caught.value.unread) == (3, 3)
 
 
 def test_a_check_over_a_whole_section_is_told_beside_the_mistakes_inside_it(tmp_path: Path) -> None:
@@ -430,6 +492,24 @@ def test_a_server_that_cannot_be_asked_is_told_and_no_secret_is_repeated(tmp_pat
     assert "hunter2" not in found
 
 
+@pytest.mark.parametrize(
+    ("gate", "told"),
+    [
+        ("regression: {margin: 2}", "gate.regression.margin 2: f1_weighted lies between 0 and 1.*write 2pt"),
+        ("slices: [{by: contract, margin: 5}]", r"gate.slices\[0\].margin 5: f1_weighted lies between 0 and 1.*5pt"),
+        ("performance: {at_least: 85}", "gate.performance.at_least 85: accuracy lies between 0 and 1.*write 85%"),
+    ],
+)
+def test_points_that_were_written_without_their_unit_are_told(tmp_path: Path, gate: str, told: str) -> None:
+    assert re.search(told, only(problems(written(tmp_path, GOOD + f"gate: {{{gate}}}\n"))))
+    inside = "gate: {regression: {margin: 2pt}, performance: {at_least: 85%}, slices: [{by: contract, margin: 5pt}]}\n"
+    assert load(written(tmp_path, GOOD + inside), {}).gate.regression.margin == 0.02  # type: ignore[union-attr]
+    amounts = "problem: regression\ngate: {regression: off, slices: [{by: contract, margin: 2}]}\n"
+    assert load(written(tmp_path, GOOD + amounts), {}).gate.slices[0].margin == 2
+    losing = "gate: {regression: {metric: log_loss, margin: 2}}\n"
+    assert load(written(tmp_path, GOOD + losing), {}).gate.regression.margin == 2  # type: ignore[union-attr]
+
+
 # Reading aloud
 
 
@@ -444,7 +524,8 @@ def test_a_policy_can_be_read_aloud(tmp_path: Path) -> None:
 def test_reading_aloud_keeps_the_rule_and_says_what_is_off(tmp_path: Path) -> None:
     text = GOOD + (
         "triggers: {retrain_when: age or (drift and volume), performance: off}\n"
-        "gate: {performance: off, regression: off, stability: off, latency: off, size: off, fresh_process: false}\n"
+        "gate: {performance: off, regression: off, stability: off, latency: off, size: off, fresh_process: false,"
+        " alone: off}\n"
         "shadow: off\nhealth: {error_rate: off, latency_p95: off, accuracy: off}\n"
     )
     retrains, goes_out, comes_back, _ = read_aloud(load(written(tmp_path, text), {})).splitlines()

@@ -122,6 +122,43 @@ def test_levels_beyond_the_hundred_most_frequent_share_the_last_count() -> None:
     assert (recent.counts[0], recent.counts[-1]) == (1, 1)
 
 
+def named_without(texts: list[str], left_out: int) -> bool:
+    """Whether a row's level is among the hundred most frequent of the other rows."""
+    (others,) = profiles.describe(words(*texts[:left_out], *texts[left_out + 1 :]))
+    return texts[left_out] in others.categories
+
+
+@pytest.mark.parametrize("levels", [30, 101, 120, 200])
+def test_what_is_expected_outside_is_what_lies_there_when_each_row_is_left_out(levels: int) -> None:
+    texts = [f"v{number:03d}" for number in np.random.default_rng(levels).integers(0, levels, 400)]
+    (profile,) = profiles.describe(words(*texts))
+    left_out = sum(not named_without(texts, place) for place in range(len(texts)))
+    assert (profile.outside or (0, 0))[0] == left_out
+    (again,) = profiles.count(words(*texts), [profile])
+    assert again == profile
+
+
+def test_where_every_level_is_there_twice_nothing_else_is_expected() -> None:
+    (profile,) = profiles.describe(words("a", "a", "b", "b", "b"))
+    assert profile.outside is None
+
+
+@pytest.mark.parametrize("ks", [False, True])
+@pytest.mark.parametrize("size", [50, 200_000])
+def test_infinite_values_are_told_apart_however_they_are_counted(size: int, ks: bool) -> None:
+    values = np.random.default_rng(0).normal(size=size)
+    reference = profiles.describe(pd.DataFrame({"x": values}), ks=ks)
+    assert reference[0].infinite == 0
+    values[::10], values[5::50] = np.inf, -np.inf
+    (own,) = profiles.describe(pd.DataFrame({"x": values}), ks=ks)
+    assert own.infinite == np.isinf(values).sum()
+    for column in (values, values.astype(np.float32), np.sort(values)):
+        (recent,) = profiles.count(pd.DataFrame({"x": column}), reference)
+        assert recent.infinite == np.isinf(values).sum()
+    halves = [profiles.count(pd.DataFrame({"x": half}), reference)[0] for half in np.split(values, 2)]
+    assert profiles.merge(*halves).infinite == np.isinf(values).sum()
+
+
 def test_profiles_with_different_bins_are_not_added() -> None:
     (first,), (second,) = profiles.describe(numbers(1.0, 2.0)), profiles.describe(numbers(1.0, 3.0))
     with pytest.raises(ValueError, match="different edges"):

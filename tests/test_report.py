@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tasks.report import (
     brief,
     finding_rows,
     glance_table,
-    ledger_table,
+    ledger_lines,
     line,
     markdown,
     run_name,
@@ -339,9 +340,11 @@ def test_the_ledger_shows_every_transition_with_who_and_why() -> None:
         )
         for number in (1, 2)
     ]
-    text = shown(ledger_table(steps))
-    for part in ("2024-04-15 02:00", "promote", "ana [ops]", "reason 1 more", "reason 2 more", "applied"):
+    text = "\n".join(line.plain for line in ledger_lines([*steps, replace(steps[1], state="abandoned")]))
+    for part in ("2024-04-15 02:00", "promote", "ana [ops]", "reason 1 more", "reason 2 more"):
         assert part in text
+    assert "version 2, before: 1, by ana [ops]\n" in text
+    assert text.count("[abandoned]") == 1
 
 
 # The documents keep up

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from tasks import retrial
-from tasks.decide import stability
+from tasks.decide import agreement
 from tasks.decide.influence import FAMILIES
 from tasks.dossier import RULES, Dossier, pack, unpack
 from tasks.ledger import Ledger
@@ -90,7 +90,7 @@ def test_the_triggers_say_the_same_of_any_signals(moved: int, accuracy: float) -
 def digits() -> list[Any]:
     """What a gate says, and what it makes of so many ranks that their products are no whole numbers any more."""
     draw = np.random.default_rng(4)
-    ranks = stability._spearman(*draw.random((2, 1_200_000))).hex()
+    ranks = agreement.spearman(*draw.random((2, 1_200_000))).hex()
     return [to_plain(reach(unpack(pack(gate(n=20_000))))), ranks]
 
 

@@ -9,6 +9,7 @@ import signal
 import time
 import warnings
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,26 @@ import numpy as np
 import pandas as pd
 import pytest
 from samples import END, START, Guess, policy
-from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.base import BaseEstimator, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
-from tasks import example, scoring, tracking, training
+from tasks import alone, argmax, evidence, example, levels, scoring, tracking, training
 from tasks.columns import text_of
 from tasks.data import Dataset, Split, load, split
 from tasks.decide.influence import Unmeasurable
 from tasks.decide.metrics import measure
 from tasks.fresh import attempt
 from tasks.policy import LatencyCheck, Policy
+from tasks.records import Finding, GateEvidence, Scores
 from tasks.requests import Recorded
 from tasks.scoring import classes_of, latencies, quietest, recorded_rows, score
 from tasks.stores import Stores
@@ -46,6 +58,26 @@ class Counting:
     def predict_proba(self, features: pd.DataFrame) -> Any:
         self.rows["predict_proba"] += len(features)
         return self.model.predict_proba(features)
+
+
+class Meter(BaseEstimator):
+    """The first step of a pipeline of scikit-learn's own class, which counts what it lets through."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def fit(self, _features: pd.DataFrame, _labels: Any = None) -> Meter:
+        return self
+
+    def transform(self, features: pd.DataFrame) -> pd.DataFrame:
+        self.rows += len(features)
+        return features
+
+
+def metered(model: Any) -> tuple[Any, Meter]:
+    """The model behind a meter."""
+    meter = Meter()
+    return Pipeline([("meter", meter), ("model", model)]), meter
 
 
 @pytest.fixture(scope="module")
@@ -97,21 +129,96 @@ def test_a_label_is_the_same_however_it_was_stored() -> None:
 def test_a_model_scores_each_row_once(made: tuple[Policy, Fitted, Split]) -> None:
     of, fitted, parts = made
     everything = load(of, Stores.at(Path("unused")), start=START, end=END)
-    model = Counting(fitted.model)
+    model, meter = metered(fitted.model)
     scores = score(model, everything, classes=("no", "yes"))
-    assert model.rows["predict_proba"] == len(everything)
-    assert model.rows["predict"] <= 250 < len(everything)
+    assert len(everything) <= meter.rows <= len(everything) + 5, "a tie or two are asked again"
     assert np.array_equal(np.array(["no", "yes"])[scores.prediction], fitted.model.predict(everything.features))
     assert scores.probability is not None
     assert np.allclose(scores.probability, fitted.model.predict_proba(everything.features))
     assert len(parts.holdout) < len(everything)
 
 
-@pytest.mark.parametrize("nulls", [0, 5, 995, 1000])
-def test_the_rows_nearest_to_a_tie_are_the_same_however_many_are_as_near(nulls: int) -> None:
-    values = np.round(np.random.default_rng(0).random(1000), 2)
-    values[:nulls] = np.nan
-    assert scoring._smallest(values, 200).tolist() == np.argsort(values, kind="stable")[:200].tolist()
+class Subclass(LogisticRegression):
+    """It may answer what it likes."""
+
+
+@pytest.mark.parametrize(
+    ("model", "known"),
+    [
+        (LogisticRegression(), True),
+        (Pipeline([("scale", StandardScaler()), ("model", RandomForestClassifier(5))]), True),
+        (GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2), True),
+        (CalibratedClassifierCV(LinearSVC(), cv=2), True),
+        (VotingClassifier([("a", GaussianNB()), ("b", DecisionTreeClassifier())], voting="soft"), True),
+        (StackingClassifier([("a", GaussianNB())], cv=2), True),
+        (StackingClassifier([("a", GaussianNB())], Subclass(), cv=2), False),
+        (FixedThresholdClassifier(LogisticRegression(), threshold=0.7, pos_label="c"), False),
+        (Pipeline([("model", FixedThresholdClassifier(LogisticRegression(), threshold=0.7, pos_label="c"))]), False),
+        (SGDClassifier(loss="modified_huber", random_state=0), True),
+        (Subclass(), False),
+    ],
+)
+@pytest.mark.parametrize("classes", ["bc", "abcd"])
+def test_the_answers_are_those_of_predict_whatever_the_model(model: Any, known: bool, classes: str) -> None:
+    draw = np.random.default_rng(0)
+    features = pd.DataFrame(draw.normal(size=(900, 3)).round(1), columns=["x", "y", "z"])
+    shifted = features["x"].to_numpy() + draw.normal(size=900)
+    labels = np.array(list(classes))[
+        np.digitize(shifted, np.linspace(-1, 1, len(classes) - 1) if classes[0] == "a" else [0])
+    ]
+    if "FixedThreshold" in str(model) and len(classes) > 2:
+        pytest.skip("thresholds are for two classes")
+    fitted = clone(model).fit(features, labels)
+    assert argmax.is_known(fitted) == known
+    asked = dataset(labels.tolist(), **{name: 3 * features[name].to_numpy() for name in features})
+    found = score(fitted, asked, classes=tuple(classes)).prediction
+    assert np.array_equal(np.array(list(classes))[found], fitted.predict(asked.features))
+
+
+def test_a_method_that_was_replaced_and_a_class_that_only_says_it_is_scikit_learns_are_not_known() -> None:
+    model = DecisionTreeClassifier().fit([[0.0], [1.0]], ["no", "yes"])
+    assert argmax.is_known(model)
+    model.predict = lambda features: np.full(len(features), "no")
+    assert not argmax.is_known(model)
+    said = type("DecisionTreeClassifier", (), {"__module__": DecisionTreeClassifier.__module__})
+    assert not argmax.is_known(said())
+
+
+def test_what_predict_does_not_go_through_may_be_replaced_and_a_weight_may_be_negative() -> None:
+    draw = np.random.default_rng(0)
+    asked = dataset(draw.choice(["no", "yes"], 300, p=[0.8, 0.2]).tolist(), x=draw.normal(size=300))
+    labels = np.array(asked.target.tolist())
+    bayes = GaussianNB().fit(asked.features, labels)
+    bayes.predict_log_proba = lambda rows: np.log(np.tile([0.1, 0.9], (len(rows), 1)))
+    near = KNeighborsClassifier(5, weights=lambda apart: -np.ones_like(apart)).fit(asked.features, labels)
+    for model in (bayes, near):
+        assert (model.predict(asked.features) != model.classes_[model.predict_proba(asked.features).argmax(1)]).any()
+        found = score(model, asked, classes=("no", "yes")).prediction
+        assert np.array_equal(np.array(["no", "yes"])[found], model.predict(asked.features))
+
+
+def test_a_threshold_that_shows_on_no_row_near_a_tie_is_respected() -> None:
+    """A shallow tree has few different probabilities: those nearest to a tie may all be below the threshold too."""
+    draw = np.random.default_rng(0)
+    group = draw.choice(4, size=20_000, p=[0.9, 0.06, 0.03, 0.01])
+    labels = np.where(draw.random(20_000) < np.array([0.001, 0.45, 0.05, 0.62])[group], "yes", "no")
+    asked = dataset(labels.tolist(), x=group.astype(float))
+    tree = DecisionTreeClassifier(max_depth=3, min_samples_leaf=100)
+    tuned = FixedThresholdClassifier(tree, threshold=0.7, pos_label="yes").fit(asked.features, labels)
+    assert set(tuned.predict(asked.features)) == {"no"}
+    assert not score(tuned, asked, classes=("no", "yes")).prediction.any()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(1 + 5j, "complex128"), (Decimal("0.5"), "Decimal"), (np.datetime64("2026-01-01"), "datetime64")],
+)
+def test_an_answer_that_is_neither_number_nor_text_is_refused(answer: Any, told: str) -> None:
+    rows_ = dataset([1.0, 2.0])
+    with pytest.raises(ValueError, match=f"gave values of the type {told}.*convert them in the model"):
+        score(Guess(answer), rows_, classes=())
+    with pytest.raises(training.TrainingError, match=told):
+        training.check_answers(policy(problem="regression"), Guess(answer), rows_)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.49, 0.51, 0.9])
@@ -186,6 +293,52 @@ def test_the_answer_is_the_first_of_the_most_probable_classes_or_none(classes: t
     rows = dataset(["a"] * len(raw), place=list(range(len(raw))))
     with np.errstate(invalid="ignore"):  # infinity less infinity, where the nearest to a tie are looked for
         assert score(Told(None), rows, classes=classes).prediction.tolist() == expected
+
+
+def test_the_next_most_probable_class_is_looked_for_in_every_row() -> None:
+    """Also in rows beyond a block, and where a probability is none."""
+    raw = np.random.default_rng(0).dirichlet(np.ones(5), 2 * scoring._BLOCK + 3)
+    raw[[0, 5, -1], 0] = raw[[0, 5, -1]].max(axis=1)
+    raw[7, 3], raw[9, :2] = np.nan, np.inf
+    top = np.sort(raw, axis=1)[:, -2:]
+    with np.errstate(invalid="ignore"):
+        expected = np.flatnonzero(top[:, 1] - top[:, 0] < scoring._TIE)
+        assert scoring._tied(raw).tolist() == expected.tolist()
+
+
+def test_the_labels_of_the_rows_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, looks = dataset(["no", "yes", None] * 50), []
+    factorize = pd.factorize
+    monkeypatch.setattr(
+        pd, "factorize", lambda values, **given: looks.append(len(values)) or factorize(values, **given)
+    )
+    classes = classes_of(Guess(), rows, policy())
+    first, second = (score(Guess("no"), rows, classes=classes) for _ in range(2))
+    assert first.truth.tolist() == second.truth.tolist() == [0, 1, -1] * 50
+    assert looks == [150, 150, 150], "the labels, and the answers of each"
+
+
+@pytest.mark.parametrize("odd", [levels._ODD, np.uint64(0)])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["yes", "no", "yes"],
+        ["", "a", "aa", "", "ä", "\U0001f600", "yes\n", "yes"],
+        [f"class {number % 300}" for number in range(5000)],
+        ["ab", "bb", "cb"],
+        [],
+    ],
+)
+def test_answers_of_one_width_are_the_texts_that_they_are(
+    odd: Any, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the numbers made of them are the same, and every other one of a longer array."""
+    monkeypatch.setattr(levels, "_ODD", odd)
+    for values in (np.array(texts, dtype=str), np.array(texts, dtype=str)[::2], np.array(texts, dtype=">U9")):
+        found, places = levels.levels_of(values)
+        assert [found[place] for place in places] == values.tolist()
+        assert (len(set(found)), set(map(type, found))) == (len(found), {str} if len(values) else set())
+        assert found == list(dict.fromkeys(values.tolist()))
 
 
 @pytest.mark.parametrize(
@@ -266,6 +419,35 @@ def test_latency_is_of_single_rows_after_a_warm_up() -> None:
     assert (Slow.calls, len(Slow.seen)) == (55, 10)
 
 
+def test_rows_that_are_timed_are_of_the_whole_holdout_and_of_each_round_others() -> None:
+    class Watched(Guess):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rounds: list[list[int]] = []
+
+        def predict(self, features: pd.DataFrame) -> Any:
+            self.rounds[-1].append(int(features["x"].iloc[0]))
+            return super().predict(features)
+
+    model, rows = Watched(), pd.DataFrame({"x": range(5000)})
+    model.rounds.append([])
+    latencies(model, rows, calls=300, warmup=0)
+    assert (min(model.rounds[-1]), max(model.rounds[-1]), len(set(model.rounds[-1]))) == (0, 4999, 300)
+
+    class Remembering(Guess):
+        known: set[int] = set()  # noqa: RUF012  for one test
+
+        def predict(self, features: pd.DataFrame) -> Any:
+            place = int(features["x"].iloc[0])
+            if place not in self.known:
+                time.sleep(0.003)
+            self.known.add(place)
+            return super().predict(features)
+
+    taken = quietest(Remembering(), rows, LatencyCheck(p99=timedelta(milliseconds=2), calls=300))
+    assert np.median(taken) >= 0.003, "what it has answered before is not what is asked next"
+
+
 def test_a_model_that_is_too_slow_is_measured_on_fewer_calls_and_never_on_none() -> None:
     class Slow(Guess):
         def predict(self, features: pd.DataFrame) -> Any:
@@ -321,6 +503,88 @@ def test_calls_that_the_machine_slowed_are_made_again_and_a_slow_model_stays_slo
     taken = quietest(Guess(), pd.DataFrame({"x": [1]}), LatencyCheck(p99=timedelta(milliseconds=250), calls=300))
     assert np.count_nonzero(taken > 0.25) == kept
     assert len(list(waiting)) == len(slow) - rounds
+
+
+# --- One row alone -------------------------------------------------------------------------------------------------
+
+
+class ByTheOthers:
+    """Answers a row by its place among the rows that came with it."""
+
+    def __init__(self, model: Any = None) -> None:
+        self.model = model
+
+    def predict(self, features: pd.DataFrame) -> Any:
+        ranks = features.rank(pct=True)
+        return ranks["x"].to_numpy() if self.model is None else self.model.predict(ranks)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[Dataset, Dataset]:
+    """Rows of a problem of two classes, and of a regression."""
+    draw = np.random.default_rng(0)
+    numbers = draw.normal(5, 2, size=800)
+    classes = np.where(numbers + draw.normal(size=800) > 5, "yes", "no").tolist()
+    return dataset(classes, x=numbers), dataset((3 * numbers).tolist(), x=numbers)
+
+
+def test_a_row_is_answered_alone_as_it_was_among_all_or_that_is_told(drawn: tuple[Dataset, Dataset]) -> None:
+    scaling = FunctionTransformer(lambda rows: ((rows - rows.mean()) / rows.std()).fillna(0.0))
+    asked, labels = drawn[0], np.array(drawn[0].target.tolist())
+    for model, told in (
+        (LogisticRegression(), ""),
+        (RandomForestClassifier(10, random_state=0), ""),
+        (make_pipeline(StandardScaler(), LinearSVC()), ""),
+        (make_pipeline(scaling, LogisticRegression()), "such as the probabilities"),
+        (make_pipeline(scaling, LinearSVC()), "such as 'no' and not 'yes'"),
+    ):
+        fitted = model.fit(asked.features, labels)
+        found = alone.judge(fitted, asked, score(fitted, asked, classes=("no", "yes")))
+        assert (found is None) == (not told), found
+        if found is not None:
+            assert found.outcome == "breach"
+            assert f"of 16 rows get another answer alone than among all rows of the holdout, {told}" in found.reason
+            assert "turn gate.alone off" in found.reason
+
+
+def test_a_number_alone_may_be_off_by_rounding_and_no_more(drawn: tuple[Dataset, Dataset]) -> None:
+    asked = drawn[1]
+    for model, off in ((Careless(), False), (ByTheOthers(), True)):
+        found = alone.judge(model, asked, score(model, asked, classes=()))
+        assert (found is not None) == off
+
+    class Rounding(Guess):
+        def predict(self, features: pd.DataFrame) -> Any:
+            return features["x"].to_numpy() * (1 + 1e-8 * len(features))
+
+    assert alone.judge(Rounding(), asked, score(Rounding(), asked, classes=())) is None
+
+
+def test_what_cannot_answer_a_single_row_is_told(drawn: tuple[Dataset, Dataset]) -> None:
+    class Crowd(Guess):
+        def predict(self, features: pd.DataFrame) -> Any:
+            if len(features) < 2:
+                raise ValueError("a table of one row")
+            return features["x"].to_numpy()
+
+    found = alone.judge(Crowd(), drawn[1], score(Crowd(), drawn[1], classes=()))
+    assert found is not None
+    assert "asked for one row alone it raised ValueError: a table of one row" in found.reason
+
+
+def careless(evidence: GateEvidence) -> Finding:
+    """A check of one's own that works where its numbers are."""
+    evidence.candidate.prediction[:] = evidence.candidate.truth
+    return Finding(name="careless", outcome="ok", reason="all is right now")
+
+
+def test_what_an_own_check_does_to_its_numbers_is_not_what_is_judged() -> None:
+    rows_ = dataset(["no", "yes"])
+    wrong = Scores(truth=np.array([0, 1]), prediction=np.array([1, 0]), classes=("no", "yes"))
+    given = GateEvidence(candidate=wrong, production=None, latencies=None, size=None, loads=None)
+    found = evidence.with_rows(given, policy(gate={"checks": [f"{__name__}:careless"]}), rows_)
+    assert [one.outcome for one in found.extra] == ["ok"]
+    assert found.candidate.prediction.tolist() == [1, 0]
 
 
 # --- Recorded requests ---------------------------------------------------------------------------------------------
@@ -451,3 +715,18 @@ def test_a_process_that_is_asked_nothing_is_gone_afterwards(made: tuple[Policy, 
         assert process is not None
         assert process.poll() is None
     assert process.returncode is not None
+
+
+@pytest.mark.parametrize("rows", [9, 30_000])
+@pytest.mark.parametrize("answers", [("no", "yes"), ("", "a", "b" * 60, "ä\U0001f600", "a\x00b"), ("x" * 80, "y" * 80)])
+def test_texts_of_one_width_are_told_apart_as_objects_are(rows: int, answers: tuple[str, ...]) -> None:
+    """As scikit-learn gives its answers, and however wide, few or foreign their bytes are."""
+    drawn = np.random.default_rng(rows).integers(0, len(answers), rows)
+    words = np.array(answers)[drawn]
+    expected = scoring._codes(words.astype(object), answers, "the predictions")
+    assert expected.tolist() == drawn.tolist()
+    assert expected.max() == len(answers) - 1
+    for given in (words, words.astype(words.dtype.newbyteorder()), np.repeat(words, 2)[::2]):
+        assert np.array_equal(scoring._codes(given, answers, "the predictions"), expected)
+    with pytest.raises(ValueError, match="'maybe', which is not among the classes"):
+        scoring._codes(np.append(words, "maybe"), answers, "the predictions")

@@ -205,7 +205,7 @@ def test_a_server_that_is_slow_costs_its_deadline_and_is_unknown(server: Oracle,
     server.delay = delay
     begun = time.monotonic()
     assert "no whole answer within" in unavailable(server, prometheus={"timeout": "0.5s"})
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 4.5
 
 
 def test_nothing_found_is_no_zero(server: Oracle) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -10,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from tasks import held, parquet, streamed
 from tasks import profile as profiles
 from tasks.columns import tidy
 from tasks.records import ColumnProfile
-from tasks.texts import Texts, many
+from tasks.tally import Tally
+from tasks.texts import Texts, counted, many, texts_of
 
 ROWS = 20_000
 BLANKS = ["", " ", "\t\n", "\x1f", "\x85", "\u3000", "\u2003 "]
@@ -149,14 +152,69 @@ def test_a_file_holds_them_as_its_rows_do(
         assert streamed.count(path, [reference], text=text) == (naively(frame, (reference,), coded),)
 
 
-def test_a_file_whose_texts_name_its_rows_is_refused_as_a_reference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in NO_FILE])
+@pytest.mark.parametrize("coded", [False, True])
+def test_nor_does_it_matter_how_many_of_them_are_held(
+    name: str, coded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "BATCH", 4500)
-    monkeypatch.setattr(streamed, "MOST", 8000)
-    COLUMNS["every one another"]().to_frame("x").to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match=r"column 'x' has more than 8,000 different texts.*leave it out"):
-        streamed.describe(tmp_path / "x.parquet")
+    monkeypatch.setattr(streamed, "MOST", 30)
+    monkeypatch.setattr(streamed, "HELD", 1000)
+    path, text = tmp_path / "x.parquet", ["x"] if coded else []
+    EVERY[name]().to_frame("x").to_parquet(path, row_group_size=7000)
+    frame = pd.read_parquet(path)
+    wanted = naively(frame, None, coded)
+    assert streamed.describe(path, text=text) == (wanted,)
+    assert streamed.count(path, [wanted], text=text) == (naively(frame, (wanted,), coded),)
+
+
+LATE: dict[str, pa.Array] = {
+    "a word after numbers that all differ": pa.array([*map(str, range(ROWS)), "x"]),
+    "numbers after words for nulls": pa.array([*["NA"] * ROWS, *map(str, range(ROWS))]),
+    "only words for nulls in the middle": pa.array([*map(str, range(ROWS)), *["NA", " n/a"] * ROWS, "7.5"]),
+    "words after a few numbers": pa.array([*["1", "2"] * ROWS, *(f"name {rank}" for rank in range(ROWS))]),
+    "numbers that pandas alone reads": pa.array([*map(str, range(ROWS)), *(f" {rank} " for rank in range(9))]),
+    "codes that were floats": pa.array([f"{rank}.0" for rank in range(ROWS)]),
+    "codes of which one was no float": pa.array([*(f"{rank}.0" for rank in range(ROWS)), "5", " "]),
+    "bytes": pa.array([b"%d" % rank for rank in range(ROWS)]),
+    "times of the day": pa.array(range(ROWS), pa.time64("us")),
+    "days": pa.array([*range(ROWS), None], pa.date32()),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("coded", [False, True])
+def test_what_shows_late_is_seen_in_a_column_that_is_not_held(
+    name: str, coded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "BATCH", 4500)
+    monkeypatch.setattr(streamed, "MOST", 5000)
+    monkeypatch.setattr(streamed, "HELD", 1000)
+    path, text = tmp_path / "x.parquet", ["x"] if coded else []
+    pq.write_table(pa.table({"x": LATE[name]}), path, row_group_size=7000)
+    tidied = tidy(pd.read_parquet(path), text=text)
+    wanted = profiles.describe(tidied)
+    assert streamed.describe(path, text=text) == wanted
+    numbers = profiles.describe(pd.DataFrame({"x": np.arange(9.0)}))
+    for reference in (wanted, numbers):
+        assert streamed.count(path, reference, text=text) == profiles.count(tidied, reference)
+
+
+@pytest.mark.parametrize("levels", [1, 5, 20, 300, 10**6])
+def test_a_tally_finds_the_most_frequent_and_the_first_among_equals(levels: int) -> None:
+    draw = np.random.default_rng(levels)
+    parts = [pa.array([f"t{rank}" for rank in draw.integers(0, levels, 1000)]) for _ in range(7)]
+    parts.append(pa.array([None, "t1", "only once"]))
+    # As a file has them: one by one, and as different ones of which some rows hold none.
+    texts = [texts_of(part) for part in parts[:4]] + [counted(part.dictionary_encode()) for part in parts[4:]]
+    tally = Tally()
+    for part in texts:
+        tally.add(part)
+    rows = Counter(text for part in parts for text in part.to_pylist() if text is not None)
+    for few in (1, 20, 100):
+        wanted = sorted(rows.items(), key=lambda item: (-item[1], item[0]))[:few]
+        assert list(tally.most(few, texts).items()) == wanted
+    assert (tally.present, tally.nulls) == (7002, 1)
 
 
 def test_arrow_and_python_have_the_same_blanks() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 import time
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from samples import END, START, policy, rows
+from sklearn.linear_model import LogisticRegression
 
 from tasks import artifact, tracking, training
 from tasks import profile as profiles
@@ -428,6 +430,15 @@ def test_pickle_is_written_only_when_the_policy_says_so(tmp_path: Path, stores: 
     assert len(artifact.load(folder, allow_pickle=True).predict(parts.holdout.features)) == 120
 
 
+def test_a_model_that_cannot_be_pickled_is_refused_in_one_clear_error(tmp_path: Path, stores: Stores) -> None:
+    of = policy(training={"serialization": "pickle", "params": {"max_iter": 2}})
+    parts = divided(of, tmp_path)
+    fitted = training.fit(of, parts.train)
+    fitted.model.lock = threading.Lock()
+    with pytest.raises(TrainingError, match=r"this Pipeline cannot be pickled: .*'_thread.lock'.*__getstate__"):
+        tracking.save(of, fitted, parts, tmp_path / "model")
+
+
 def test_the_git_revision_is_read_around_the_policy(tmp_path: Path) -> None:
     assert git_revision(tmp_path) is None
     git = tmp_path / ".git"
@@ -465,6 +476,23 @@ def test_a_frozen_bike_model_decays_and_a_retrained_one_does_not(
 
     assert 0.3 < r2(frozen).value < 0.7
     assert r2(sliding).value > r2(frozen).value + 0.15
+
+
+class Shouting(LogisticRegression):
+    """Its probabilities are a thousand times too large."""
+
+    def predict_proba(self, features: pd.DataFrame) -> Any:
+        return 1000 * super().predict_proba(features)
+
+
+def test_a_model_whose_probabilities_are_none_is_refused() -> None:
+    features = pd.DataFrame({"x": np.linspace(-1, 1, 300)})
+    labels = np.where(features["x"] + 0.3 * np.sin(np.arange(300)) > 0, "yes", "no")
+    moments = pd.date_range("2026-01-01", periods=300, freq="h", tz="UTC")
+    train = Dataset(features=features, target=pd.Series(labels, dtype=object), time=moments)
+    training.check_answers(policy(), LogisticRegression().fit(features, labels), train)
+    with pytest.raises(TrainingError, match="the probabilities of 300 of 300 rows are below 0 or above 1"):
+        training.check_answers(policy(), Shouting().fit(features, labels), train)
 
 
 def careless(features: pd.DataFrame, labels: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.decide import phrase
+from tasks.decide import levels, phrase
 from tasks.decide.influence import Unmeasurable
 from tasks.decide.intervals import Floats, chi_square_tail, clopper_pearson, newcombe, normal_quantile, normal_tail
 from tasks.records import ColumnProfile, Finding, Outcome
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 LEVELS = 0.01
 """Share of rows by which new or vanished categories must be shown to have changed; one misspelt row is no drift."""
+_TOGETHER = 0.5
+"""Share of the rows in bins that are compared as one, above which an index tells nothing of most rows."""
 _LARGE = 1e4  # above that chndtr sums too many terms, and the normal limit is exact to four digits
 
 
@@ -37,12 +39,24 @@ class Shift:
         noise: h = 1/N + 1/M.
         bins: That hold anything.
         n: Recent observations.
+        together: Share of the observations in bins that were too thin, and are compared as one.
     """
 
     psi: float
     noise: float
     bins: int
     n: int
+    together: float = 0.0
+
+    @property
+    def blind(self) -> str:
+        """Why a small index is no proof that nothing moved; empty where it is one."""
+        if self.together <= _TOGETHER:
+            return ""
+        return (
+            f"{phrase.percent(self.together)} of the values lie in bins where less than one row is to be expected; "
+            "wait for more rows"
+        )
 
     def p_value(self, limit: float) -> float:
         """Probability of an index at least this large while the true one is ``limit``."""
@@ -55,10 +69,13 @@ class Shift:
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Bounds of the true index, by the mean and variance of the non-central chi-square."""
-        degrees = self.bins - 1
-        centre = self.psi / self.noise - degrees
-        width = normal_quantile(confidence) * math.sqrt(2 * (degrees + 2 * max(centre, 0.0)))
-        return max(0.0, (centre - width) * self.noise), max(0.0, (centre + width) * self.noise)
+        degrees, z = max(self.bins - 1, 1), normal_quantile(confidence)
+        # The shifts t from which the index lies z standard deviations away, where that one is sqrt(2 (degrees + 2 t)).
+        # An index smaller than chance makes it is no proof that there is none.
+        centre = max(self.psi / self.noise - degrees, -math.sqrt(2 * degrees))
+        middle = centre + 2 * z * z
+        width = math.sqrt(max(middle * middle - centre * centre + 2 * z * z * degrees, 0.0))
+        return max(0.0, (middle - width) * self.noise), max(0.0, (middle + width) * self.noise)
 
 
 def psi(reference: ColumnProfile, recent: ColumnProfile) -> Shift:
@@ -72,16 +89,22 @@ def psi(reference: ColumnProfile, recent: ColumnProfile) -> Shift:
     """
     if (reference.kind, reference.edges, reference.categories) != (recent.kind, recent.edges, recent.categories):
         raise Unmeasurable("the two profiles have different bins; profile the recent data with the reference's bins")
-    before, after = np.asarray(reference.counts, dtype=np.float64), np.asarray(recent.counts, dtype=np.float64)
+    before, after = levels.paired(reference, recent)
     rows, new = before.sum(), after.sum()
     if not rows or not new:
         side = "recent" if rows else "reference"
         raise Unmeasurable(f"the {side} data hold no value that is not null")
-    before, after = _without_thin_bins(before, after)
+    if reference.kind == "number" and not reference.edges:
+        raise Unmeasurable("all values of the reference are infinite, and tell nothing about others")
+    if reference.kind == "category" and (before.size < 2 or levels.expected(reference) > 1 - LEVELS):
+        raise Unmeasurable(
+            "hardly a value is there a second time, so there is nothing to compare; drop the column if it names rows"
+        )
+    before, after, together = _without_thin_bins(before, after)
     bins = before.size
     p, q = (before + 0.5) / (rows + 0.5 * bins), (after + 0.5) / (new + 0.5 * bins)
     index = float(((q - p) * np.log(q / p)).sum())
-    return Shift(psi=index, noise=float(1 / rows + 1 / new), bins=bins, n=int(new))
+    return Shift(psi=index, noise=float(1 / rows + 1 / new), bins=bins, n=int(new), together=together)
 
 
 def ks(reference: ColumnProfile, recent: ColumnProfile) -> float | None:
@@ -103,14 +126,17 @@ def ks(reference: ColumnProfile, recent: ColumnProfile) -> float | None:
     return float(max((gap.max() for gap in gaps if gap.size), default=0.0))
 
 
-def _without_thin_bins(before: Floats, after: Floats) -> tuple[Floats, Floats]:
+def _without_thin_bins(before: Floats, after: Floats) -> tuple[Floats, Floats, float]:
+    """The bins, and the mean share of both sides' rows in those that became one."""
     both = before + after
     expected = both * min(before.sum(), after.sum()) / both.sum()
     thin = (expected < 1) & (both > 0)
     kept = (expected >= 1) & (both > 0)
     if not thin.any():
-        return before[kept], after[kept]
-    return np.r_[before[kept], before[thin].sum()], np.r_[after[kept], after[thin].sum()]
+        return before[kept], after[kept], 0.0
+    rest, new = before[thin].sum(), after[thin].sum()
+    together = float(rest / before.sum() + new / after.sum()) / 2 if np.count_nonzero(thin) > 1 else 0.0
+    return np.r_[before[kept], rest], np.r_[after[kept], new], together
 
 
 @dataclass
@@ -146,9 +172,8 @@ class _Column:
         """The index of the two bins null and not null."""
         if self.recent is None or not self.recent.rows or not self.reference.rows:
             return -1.0
-        q = (self.recent.nulls + 0.5) / (self.recent.rows + 1)
-        p = (self.reference.nulls + 0.5) / (self.reference.rows + 1)
-        return (q - p) * math.log(q / p) + (p - q) * math.log((1 - q) / (1 - p))
+        before, after = ((one.nulls + 0.5) / (one.rows + 1) for one in (self.reference, self.recent))
+        return _index_of_two(before, after)
 
 
 def judge(reference: Sequence[ColumnProfile], recent: Sequence[ColumnProfile], rules: DriftTrigger) -> Finding:
@@ -206,10 +231,11 @@ def judge_columns(
     That is the size of the change times how much the model leans on the column, where it was measured at training: a
     column that the model does not look at may move as it likes. What is missing or changed its type leads in any case.
 
-    ``breach`` is a column that is shown to have moved by more than ``rules.psi``, whose share of nulls is shown to have
-    changed by more than ``rules.null_share``, that has new or lost categories in at least 1 % of the rows, that
-    changed its type or is not there. ``ok`` is one that was looked at with enough rows and shows none of it; its
-    interval says how much it may have moved at most. A column without enough rows is ``unknown``.
+    ``breach`` is a column that is shown to have moved by more than ``rules.psi``, or in which a category alone has,
+    whose share of nulls is shown to have changed by more than ``rules.null_share``, that has new or lost categories or
+    infinite values in at least 1 % of the rows, that changed its type or is not there. ``ok`` is one that was looked at
+    with enough rows and shows none of it; its interval says how much it may have moved at most. A column without enough
+    rows, of itself or for most of its categories, is ``unknown``.
     """
     found = {profile.name: profile for profile in recent}
     columns = [_Column(profile, found.get(profile.name)) for profile in reference]
@@ -221,6 +247,8 @@ def judge_columns(
     for column in columns:
         if column.reference.name in fired and column.shift is not None:
             column.drifted("psi", _psi_sentence(column.shift, rules))
+        elif not column.causes:
+            _examine_rises(column, rules, confidence)
     weighed = all(column.reference.score is not None for column in columns)
 
     def place(column: _Column) -> tuple[float, float]:
@@ -246,13 +274,18 @@ def _examine(column: _Column, rules: DriftTrigger, confidence: float) -> None:
         if not before.present:
             column.unknown = "the reference data hold no value that is not null"
             return
+        _examine_infinite(column, before, after, confidence)
         _examine_levels(column, before, after, confidence)
+        if before.present < rules.min_rows:
+            column.unknown = f"{before.present} values of the reference are not null, {rules.min_rows} are needed"
+            return
         try:
             column.shift = psi(before, after)
         except Unmeasurable as reason:
             column.unknown = str(reason)
             return
         column.p_value = column.shift.p_value(rules.psi)
+        column.unknown = column.shift.blind
 
 
 def _examine_nulls(
@@ -266,13 +299,28 @@ def _examine_nulls(
         column.drifted("nulls", f"nulls went from {was} to {now} of {phrase.count(after.rows)} rows")
 
 
+def _examine_infinite(column: _Column, before: ColumnProfile, after: ColumnProfile, confidence: float) -> None:
+    """An infinite value lies in the last bin, where many a finite one lies: no index shows that it came."""
+    if not after.infinite:
+        return
+    low, _ = newcombe(after.infinite, after.present, before.infinite, before.present, confidence)
+    if low > LEVELS:
+        share = phrase.percent(after.infinite / after.present)
+        usual = phrase.percent(before.infinite / before.present)
+        column.drifted("infinite", f"{share} of the values are infinite, {usual} were")
+
+
 def _examine_levels(column: _Column, before: ColumnProfile, after: ColumnProfile, confidence: float) -> None:
     if before.kind != "category" or before.categories != after.categories or not before.present:
         return
-    low, _ = newcombe(after.counts[-1], after.present, before.counts[-1], before.present, confidence)
-    if low > LEVELS:
+    if levels.more(after.counts[-1], after.present, before, confidence) > LEVELS:
         share = phrase.percent(after.counts[-1] / after.present)
-        column.drifted("new categories", f"{share} of the rows hold categories that the reference does not know")
+        said = f"{share} of the rows hold categories that the reference does not know"
+        if before.counts[-1]:
+            usual = phrase.percent(levels.expected(before))
+            kept = len(before.categories)
+            said = f"{share} of the rows hold none of the reference's {kept} most frequent categories, {usual} did"
+        column.drifted("new categories", said)
     level_confidence = 1 - (1 - confidence) / max(len(before.categories), 1)
     lost = [
         name
@@ -281,6 +329,37 @@ def _examine_levels(column: _Column, before: ColumnProfile, after: ColumnProfile
     ]
     if lost:
         column.drifted("lost categories", f"{phrase.listing(lost)} no longer occurs")
+
+
+def _examine_rises(column: _Column, rules: DriftTrigger, confidence: float) -> None:
+    """A category that is too rare for a bin of its own may become one that is not, and the index would not show it.
+
+    Its own index, of the two bins of it and all others, is less than that of all of them, and is held against the same
+    limit; bounds of both shares (Clopper and Pearson 1934) tell the least that it can be.
+    """
+    before, after = column.reference, column.recent
+    if after is None or before.kind != "category" or before.categories != after.categories:
+        return
+    rows, new = before.present, after.present
+    if min(rows, new) < rules.min_rows:
+        return
+    # Both shares of every category.
+    bound = 1 - (1 - confidence) / (2 * max(len(before.categories), 1))
+    for name, was, now in zip(before.categories, before.counts, after.counts, strict=False):
+        seen = _index_of_two((was + 0.5) / (rows + 1), (now + 0.5) / (new + 1))
+        if now * rows <= was * new or seen <= rules.psi:
+            continue  # most are, and their bounds need not be known
+        high, low = clopper_pearson(was, rows, bound)[1], clopper_pearson(now, new, bound)[0]
+        if low > high and _index_of_two(high, low) > rules.psi:
+            said = f"{name!r} went from {phrase.percent(was / rows)} to {phrase.percent(now / new)} of the values"
+            column.drifted("risen category", said)
+            return
+
+
+def _index_of_two(before: float, after: float) -> float:
+    """The index of a share and what it leaves."""
+    p, q = before, after
+    return (q - p) * math.log(q / p) + (p - q) * math.log((1 - q) / (1 - p))
 
 
 def _psi_sentence(shift: Shift, rules: DriftTrigger | PredictionTrigger) -> str:
@@ -298,6 +377,8 @@ def _benjamini_hochberg(p_values: Mapping[str, float], rate: float) -> frozenset
 def _finding(column: _Column, rules: DriftTrigger) -> Finding:
     name, shift, recent = column.reference.name, column.shift, column.recent
     outcome: Outcome = "breach" if column.causes else "unknown" if column.unknown else "ok"
+    if outcome == "unknown":
+        shift = None
     interval = None if shift is None else shift.interval(1 - rules.false_alarms)
     if outcome == "breach":
         leaning = column.reference.score
@@ -367,6 +448,8 @@ def judge_prediction(reference: ColumnProfile, recent: ColumnProfile, rules: Pre
     moved += _moved_shares(reference, recent, rules)
     interval = shift.interval(1 - rules.false_alarms)
     calm = f"PSI {phrase.number(shift.psi)} (at most {phrase.number(interval[1])}) of {phrase.count(shift.n)} answers "
+    if shift.blind and not moved:
+        return Finding(name="prediction", outcome="unknown", reason=f"answers: {shift.blind}", n=recent.rows)
     return Finding(
         name="prediction",
         outcome="breach" if moved else "ok",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.decide import phrase, ranks, slices, stability
+from tasks.decide import answers, phrase, ranks, slices, stability
 from tasks.decide.influence import FAMILIES
 from tasks.decide.intervals import least_sample, quantile_bounds
-from tasks.decide.metrics import Custom, Difference, Unmeasurable, bounds, measure, paired
+from tasks.decide.metrics import Custom, Difference, Spread, Unmeasurable, bounds, is_loss, measure, paired
 from tasks.records import Finding, GateEvidence, Measurement, Outcome, Verdict
 from tasks.units import format_size
 
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
     from tasks.policy import Gate, LatencyCheck, PerformanceCheck, Problem, RegressionCheck
 
 _NO_CUSTOM: Mapping[str, Custom] = MappingProxyType({})
+_ARTIFACT = frozenset({"latency", "size", "fresh_process"})
+"""Checks of the artifact, which are silent about what it says."""
+_NOTHING_OF_ANSWERS = (
+    "nothing speaks for the candidate's answers, only for its artifact: turn gate.performance on, or name a check of "
+    "your own (gate.checks)"
+)
+_ONE_SIDED = frozenset({"recall", "precision"})
+"""Metrics of which a constant answer may rightly be the best: whether the model guesses is asked by another one."""
+_TELLING = "balanced_accuracy"
+"""Of every constant answer it is the same, and no better of answers that are drawn by lot."""
 
 
 def judge(
@@ -33,10 +45,11 @@ def judge(
         problem: What is predicted; it chooses the metrics that the policy leaves open.
         custom: Functions of metrics that are not built in, by name.
     """
+    compared = _compared(evidence, custom)
     checks: tuple[Callable[[], Finding], ...] = (
         lambda: _performance(evidence, rules, problem, custom),
-        lambda: _regression(evidence, rules, problem, custom),
-        lambda: _stability(evidence, rules, problem),
+        lambda: _regression(evidence, rules, problem, compared),
+        lambda: _stability(evidence, rules, problem, compared),
         lambda: _latency(evidence, rules),
         lambda: _size(evidence, rules),
         lambda: _fresh_process(evidence, rules),
@@ -44,14 +57,18 @@ def judge(
     names = ("performance", "regression", "stability", "latency", "size", "fresh_process")
     with ranks.sorted_once():
         judged = [_guarded(name, check) for name, check in zip(names, checks, strict=True)]
-    findings = (*_slices(evidence, rules, problem, custom), *judged, *evidence.extra)
+    worth = answers.judge(evidence, problem=problem, metrics=_judged_by(evidence, rules, problem))
+    first = () if worth is None else (worth,)
+    findings = (*first, *_slices(evidence, rules, problem, custom), *judged, *evidence.extra)
     outcomes = {finding.outcome for finding in findings}
     # A segment that was only looked at for harm speaks against a candidate, never for it.
-    carrying = [f for f in findings if f.outcome == "ok" and f.evidence.get("prove") != "harm"]
+    carrying = [f for f in findings if f.outcome == "ok" and f is not worth and f.evidence.get("prove") != "harm"]
     if "breach" in outcomes:
         decision, decisive = "fail", [f for f in findings if f.outcome == "breach"]
     elif "unknown" in outcomes or not carrying:
         decision, decisive = "inconclusive", [f for f in findings if f.outcome == "unknown"]
+    elif evidence.known is not None and all(f.name in _ARTIFACT for f in carrying):
+        return Verdict(judge="gate", decision="inconclusive", reason=_NOTHING_OF_ANSWERS, findings=findings)
     else:
         decision, decisive = "pass", carrying
     reason = "; ".join(f"{f.name}: {f.reason}" for f in decisive) or "no check applied, and nothing is no evidence"
@@ -95,12 +112,85 @@ def _performance(evidence: GateEvidence, rules: Gate, problem: Problem | str, cu
     if (check := rules.performance) is None:
         return _off("performance")
     metric = check.metric or _default(problem, "accuracy")
+    function, confidence = _function(metric, custom), confidence_at(check.confidence, evidence.attempt)
+    # What a constant answer reaches is asked of a first model: of later ones Production shows what can be had.
+    alone = evidence.known is not None and (evidence.baseline is None or rules.regression is None)
     if check.at_least is None:
+        if alone:
+            return _without_floor(evidence, check, metric, function, confidence)
         reason = f"no floor for {metric} in the policy (gate.performance.at_least)"
         return Finding(name="performance", outcome="exempt", reason=reason)
-    confidence = confidence_at(check.confidence, evidence.attempt)
-    measured = measure(metric, evidence.candidate, _function(metric, custom))
-    return _against_floor(measured, check, check.at_least, confidence, evidence.attempt)
+    measured = measure(metric, evidence.candidate, function)
+    found = _against_floor(measured, check, check.at_least, confidence, evidence.attempt)
+    if not alone or found.outcome != "ok":
+        return found
+    if metric in _ONE_SIDED:
+        return _beyond_guessing(found, evidence, confidence)
+    return _beyond_constant(found, check.at_least, evidence, metric, function, confidence)
+
+
+def _judged_by(evidence: GateEvidence, rules: Gate, problem: Problem | str) -> list[str]:
+    """The metrics that speak about the candidate's answers as a whole."""
+    named = [rules.performance.metric or _default(problem, "accuracy")] if rules.performance else []
+    if rules.regression is not None and evidence.baseline is not None:
+        named.append(rules.regression.metric or _default(problem, "f1_weighted"))
+    return named
+
+
+def _without_floor(
+    evidence: GateEvidence, check: PerformanceCheck, metric: str, custom: Custom | None, confidence: float
+) -> Finding:
+    """A first model without a floor: it must be shown to be better than the best constant answer."""
+    remedy = "set gate.performance.at_least"
+    try:
+        other = answers.constant(metric, evidence.candidate, custom)
+    except Unmeasurable as reason:
+        raise Unmeasurable(f"no floor for {metric} in the policy, and {reason}: {remedy}") from None
+    outcome, said, apart = answers.against_constant(
+        metric, evidence.candidate, other, confidence=confidence, custom=custom
+    )
+    return Finding(
+        name="performance",
+        outcome=outcome,
+        reason=said if outcome == "ok" else f"{said}; {remedy}, if that is meant",
+        value=apart.candidate,
+        threshold=other.value,
+        n=apart.n,
+        evidence={
+            "metric": metric,
+            "constant": other.said,
+            "confidence": confidence,
+            "policy_confidence": check.confidence,
+            "attempt": evidence.attempt,
+        },
+    )
+
+
+def _beyond_constant(
+    found: Finding, limit: float, evidence: GateEvidence, metric: str, custom: Custom | None, confidence: float
+) -> Finding:
+    """A floor that a constant answer clears too is none: then the candidate must be better than that."""
+    try:
+        other = answers.constant(metric, evidence.candidate, custom)
+    except Unmeasurable:
+        return found
+    if other.value > limit if is_loss(metric) else other.value < limit:
+        return found
+    outcome, said, _ = answers.against_constant(metric, evidence.candidate, other, confidence=confidence, custom=custom)
+    reason = f"{found.reason}, which always answering {other.said} clears too: {said}"
+    if outcome != "ok":
+        reason += "; set a gate.performance.at_least that tells, or judge by another metric"
+    return replace(found, outcome=outcome, reason=reason, evidence={**found.evidence, "constant": other.said})
+
+
+def _beyond_guessing(found: Finding, evidence: GateEvidence, confidence: float) -> Finding:
+    """Most positives are found by answering yes to most rows, whichever they are: that alone shows no model."""
+    other = answers.constant(_TELLING, evidence.candidate, None)
+    outcome, said, _ = answers.against_constant(_TELLING, evidence.candidate, other, confidence=confidence, custom=None)
+    if outcome == "ok":
+        return found
+    reason = f"{found.reason}, which answers that are drawn by lot may do too: {said}; judge by another metric"
+    return replace(found, outcome=outcome, reason=reason, evidence={**found.evidence, "constant": other.said})
 
 
 def _against_floor(
@@ -149,14 +239,28 @@ def _rows_wanted(n: int, width: float, gap: float) -> str:
     return f"inconclusive, with about {phrase.about(max(wanted - n, 1))} more rows it would be clear"
 
 
-def _regression(evidence: GateEvidence, rules: Gate, problem: Problem | str, custom: Mapping[str, Custom]) -> Finding:
+def _compared(evidence: GateEvidence, custom: Mapping[str, Custom]) -> Callable[[str], Spread]:
+    """The paired difference from Production by a metric; checks that ask for the same one share it."""
+
+    @cache
+    def spread(metric: str) -> Spread:
+        if evidence.production is None:
+            raise Unmeasurable("there are no scores of Production to compare with")
+        return paired(metric, evidence.candidate, evidence.production, custom=_function(metric, custom))
+
+    return spread
+
+
+def _regression(
+    evidence: GateEvidence, rules: Gate, problem: Problem | str, compared: Callable[[str], Spread]
+) -> Finding:
     if (check := rules.regression) is None:
         return _off("regression")
     if (missing := _no_baseline("regression", evidence)) is not None or evidence.production is None:
         return missing or _off("regression")
     metric = check.metric or _default(problem, "f1_weighted")
     confidence = confidence_at(check.confidence, evidence.attempt)
-    spread = paired(metric, evidence.candidate, evidence.production, custom=_function(metric, custom))
+    spread = compared(metric)
     return _against_margin(spread.at(confidence), check, evidence, spread.visible(check.margin, confidence))
 
 
@@ -228,7 +332,9 @@ def _slices(
     )
 
 
-def _stability(evidence: GateEvidence, rules: Gate, problem: Problem | str) -> Finding:
+def _stability(
+    evidence: GateEvidence, rules: Gate, problem: Problem | str, compared: Callable[[str], Spread]
+) -> Finding:
     if (check := rules.stability) is None:
         return _off("stability")
     if (missing := _no_baseline("stability", evidence)) is not None or evidence.production is None:
@@ -240,6 +346,7 @@ def _stability(evidence: GateEvidence, rules: Gate, problem: Problem | str) -> F
         check,
         problem=problem,
         confidence=confidence_at(wanted, evidence.attempt),
+        compared=compared,
     )
 
 

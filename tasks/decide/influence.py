@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.decide.cells import Cells, Codes, Sample, counted, joined
+from tasks.decide.cells import Cells, Codes, Sample, cells, pairs
 from tasks.decide.intervals import Floats
 from tasks.decide.ranks import placements
 from tasks.records import Scores
@@ -40,31 +40,38 @@ class Influence:
         each: Influence of each row, shape (n,), or of each cell, shape (m,); the mean over the rows is zero.
         reach: How far one row that turns from right to wrong moves the value, times n; of amounts, one that is
             answered with the mean. It keeps a sample without errors from claiming that there are none.
-        cells: Where rows of one cell have the same influence.
+        count: shape (m,), the rows of each cell; None: each is one row.
     """
 
     value: float
     each: Floats
     reach: float = 0.0
-    cells: Cells | None = None
-
-    @property
-    def psi(self) -> Floats:
-        """Shape (n,), influence of each row."""
-        return self.each if self.cells is None else self.each[self.cells.of]
+    count: Floats | None = None
 
     def sample(self) -> Sample:
         """The influences of the rows."""
-        return Sample(self.each, None if self.cells is None else self.cells.count)
+        return Sample(self.each, self.count)
 
-    def minus(self, other: Influence) -> Sample:
-        """The differences of the rows' influences from those of another model on the same rows."""
-        mine, theirs = self.cells, other.cells
-        if mine is None or theirs is None or mine.count.size * theirs.count.size > mine.of.size:
-            return Sample(self.psi - other.psi)
-        of = joined(mine.of, theirs.of, mine.count.size, theirs.count.size)
-        count = counted(of, mine.count.size * theirs.count.size)
-        return Sample(np.subtract.outer(self.each, other.each).ravel(), count.astype(np.float64))
+
+def apart(metric: str, first: Scores, second: Scores) -> tuple[Influence, Influence, Sample]:
+    """A metric of two models on the same rows, and the differences of the rows' influences on them.
+
+    Args:
+        metric: One of :data:`FAMILIES`.
+        first: Of n rows, clean.
+        second: Of the same rows, with the same labels.
+
+    Raises:
+        Unmeasurable: The metric has no value on these rows.
+    """
+    if metric not in COUNTED:
+        mine, other = FAMILIES[metric](first), FAMILIES[metric](second)
+        return mine, other, Sample(mine.each - other.each)
+    truth, answers, classes = codes(first)
+    _, others, theirs = codes(second)
+    both = pairs(truth, answers, others, max(classes, theirs))
+    mine, other = COUNTED[metric](both.first), COUNTED[metric](both.second)
+    return mine, other, Sample(mine.each[both.places[0]] - other.each[both.places[1]], both.count)
 
 
 def checked(scores: Scores) -> Scores:
@@ -136,24 +143,11 @@ def _whole_codes(values: NDArray[Any]) -> Codes:
     return codes
 
 
-def _cells(scores: Scores) -> Cells:
-    """The rows counted by label and answer; where most cells would be empty, only those that are not."""
-    truth, prediction, classes = codes(scores)
-    if classes * classes <= max(truth.size, 4):
-        held = np.arange(classes * classes)
-        of = joined(truth, prediction, classes, classes)
-        count = counted(of, classes * classes)
-    else:
-        held, of, count = np.unique(truth * classes + prediction, return_inverse=True, return_counts=True)
-    return Cells(held // classes, held % classes, count.astype(np.float64), of, classes)
-
-
-def accuracy(scores: Scores) -> Influence:
+def accuracy(cells: Cells) -> Influence:
     """Share of right answers."""
-    cells = _cells(scores)
     right = (cells.truth == cells.prediction).astype(np.float64)
-    value = float(right @ cells.count) / cells.of.size
-    return Influence(value, right - value, reach=1.0, cells=cells)
+    value = float(right @ cells.count) / cells.rows
+    return Influence(value, right - value, reach=1.0, count=cells.count)
 
 
 def recall_family(cells: Cells, average: Average) -> Influence:
@@ -169,32 +163,31 @@ def recall_family(cells: Cells, average: Average) -> Influence:
     right = (truth == cells.prediction).astype(np.float64)
     recall = _ratio(cells.share(truth, right), share)
     psi = _ratio(weights, share)[truth] * (right - recall[truth])
-    return Influence(float(weights @ recall), psi, reach=float(np.linalg.norm(_ratio(weights, share))), cells=cells)
+    reach = float(np.linalg.norm(_ratio(weights, share)))
+    return Influence(float(weights @ recall), psi, reach=reach, count=cells.count)
 
 
-def balanced_accuracy(scores: Scores) -> Influence:
+def balanced_accuracy(cells: Cells) -> Influence:
     """Mean recall over the classes that the labels hold."""
-    return recall_family(_cells(scores), "macro")
+    return recall_family(cells, "macro")
 
 
-def recall(scores: Scores) -> Influence:
+def recall(cells: Cells) -> Influence:
     """Of the positive class; the mean over all classes, labelled or predicted, in multiclass."""
-    cells = _cells(scores)
     if cells.classes == 2:
         return recall_family(cells, "plain")
     # A class that is predicted but never right counts as recall 0, as in scikit-learn.
     mean = recall_family(cells, "macro")
     labelled, answered = cells.share(cells.truth) > 0, cells.share(cells.prediction) > 0
     part = np.count_nonzero(labelled) / np.count_nonzero(labelled | answered)
-    return Influence(mean.value * part, mean.each * part, mean.reach * part, cells)
+    return Influence(mean.value * part, mean.each * part, mean.reach * part, mean.count)
 
 
-def precision(scores: Scores) -> Influence:
+def precision(cells: Cells) -> Influence:
     """Of the positive class; the mean over all classes, labelled or predicted, in multiclass.
 
     psi = w_p (1{p = t} - P_p) / P(predicted p).
     """
-    cells = _cells(scores)
     prediction = cells.prediction
     share = cells.share(prediction)
     present = (cells.share(cells.truth) > 0) | (share > 0)
@@ -204,7 +197,8 @@ def precision(scores: Scores) -> Influence:
     right = (cells.truth == prediction).astype(np.float64)
     hit = _ratio(cells.share(prediction, right), share)
     psi = _ratio(weights, share)[prediction] * (right - hit[prediction])
-    return Influence(float(weights @ hit), psi, reach=float(np.linalg.norm(_ratio(weights, share))), cells=cells)
+    reach = float(np.linalg.norm(_ratio(weights, share)))
+    return Influence(float(weights @ hit), psi, reach=reach, count=cells.count)
 
 
 def f1_family(cells: Cells, average: Average) -> Influence:
@@ -226,23 +220,22 @@ def f1_family(cells: Cells, average: Average) -> Influence:
     psi = 2 * right * per_row[truth] - (per_row * score)[truth] - (per_row * score)[prediction]
     if average == "weighted":
         psi += score[truth] - value
-    return Influence(value, psi, reach=float(np.linalg.norm(per_row * (2 - score))), cells=cells)
+    return Influence(value, psi, reach=float(np.linalg.norm(per_row * (2 - score))), count=cells.count)
 
 
-def f1(scores: Scores) -> Influence:
+def f1(cells: Cells) -> Influence:
     """Of the positive class; macro in multiclass."""
-    cells = _cells(scores)
     return f1_family(cells, "plain" if cells.classes == 2 else "macro")
 
 
-def f1_macro(scores: Scores) -> Influence:
+def f1_macro(cells: Cells) -> Influence:
     """Mean over the classes that are labelled or predicted."""
-    return f1_family(_cells(scores), "macro")
+    return f1_family(cells, "macro")
 
 
-def f1_weighted(scores: Scores) -> Influence:
+def f1_weighted(cells: Cells) -> Influence:
     """Mean over the classes, weighted by their labels."""
-    return f1_family(_cells(scores), "weighted")
+    return f1_family(cells, "weighted")
 
 
 def _weights(average: Average, classes: int, present: NDArray[np.bool_]) -> Floats:
@@ -264,7 +257,7 @@ def roc_auc(scores: Scores) -> Influence:
     truth, _, classes = codes(scores)
     probability = _probability(scores)
     parts = [_auc(truth == code, probability[:, code]) for code in (range(classes) if classes > 2 else (1,))]
-    psi: Floats = parts[0].psi if len(parts) == 1 else np.mean([part.psi for part in parts], axis=0)
+    psi: Floats = parts[0].each if len(parts) == 1 else np.mean([part.each for part in parts], axis=0)
     return Influence(float(np.mean([p.value for p in parts])), psi, reach=float(np.mean([p.reach for p in parts])))
 
 
@@ -313,13 +306,18 @@ def _probability(scores: Scores) -> Floats:
 
 def r2(scores: Scores) -> Influence:
     """Coefficient of determination; psi = ((1 - R)(y - mean y)^2 - e^2) / var(y)."""
-    around = (scores.truth - scores.truth.mean()) ** 2
+    around = scores.truth - scores.truth.mean()
+    around *= around
     variance = float(around.mean())
     if not variance:
         raise Unmeasurable(f"r2 is undefined: all {around.size:,} labels are equal")
-    squared = (scores.truth - scores.prediction) ** 2
+    squared = scores.truth - scores.prediction
+    squared *= squared
     value = 1 - float(squared.mean()) / variance
-    return Influence(value, ((1 - value) * around - squared) / variance, 1.0)
+    around *= 1 - value  # of a million rows each array of its own takes longer than what is computed
+    around -= squared
+    around /= variance
+    return Influence(value, around, 1.0)
 
 
 def rmse(scores: Scores) -> Influence:
@@ -360,7 +358,11 @@ def _mean(values: Floats, reach: float) -> Influence:
     return Influence(value, values - value, reach)
 
 
-FAMILIES: dict[str, Callable[[Scores], Influence]] = {
+def _of_cells(family: Callable[[Cells], Influence]) -> Callable[[Scores], Influence]:
+    return lambda scores: family(cells(*codes(scores)))
+
+
+COUNTED: dict[str, Callable[[Cells], Influence]] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
     "f1": f1,
@@ -368,6 +370,10 @@ FAMILIES: dict[str, Callable[[Scores], Influence]] = {
     "f1_weighted": f1_weighted,
     "precision": precision,
     "recall": recall,
+}
+"""Metrics in which a row is either right or wrong, and no more than its cell needs to be known of it."""
+FAMILIES: dict[str, Callable[[Scores], Influence]] = {
+    **{name: _of_cells(family) for name, family in COUNTED.items()},
     "roc_auc": roc_auc,
     "log_loss": log_loss,
     "brier": brier,
@@ -378,9 +384,7 @@ FAMILIES: dict[str, Callable[[Scores], Influence]] = {
 }
 LOSSES = frozenset({"log_loss", "brier", "rmse", "mae", *(name for name in FAMILIES if name.startswith("pinball"))})
 """Metrics of which less is better."""
-UNIT = frozenset({"accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted", "precision", "recall", "roc_auc"})
+UNIT = frozenset({*COUNTED, "roc_auc"})
 """Metrics that live in 0..1."""
 AMOUNTS = frozenset(FAMILIES.keys() - UNIT - {"log_loss", "brier"})
 """Metrics of numbers, whose errors know no bound."""
-COUNTED = UNIT - {"roc_auc"}
-"""Metrics in which a row is either right or wrong."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +16,12 @@ from tasks.decide.intervals import Floats
 
 _FEW, _WRONG = 10_000, 1_000
 """Values up to which sorting their places is fast enough; and how many may be put right one by one."""
+_SOME, _NEXT = 1_000, 4
+"""Values of a sample; and the how manyth neighbour there tells how close together they lie."""
 _DIGIT = 16
 """Bits of a digit: of whole numbers so short numpy finds the order without comparing any."""
+_HALF = np.int64(0x3FE) << np.int64(52)
+"""The bits of 0.5."""
 _MOST = 1 << 22
 """Values whose order is held for those who ask again."""
 
@@ -114,23 +120,29 @@ def _sort(values: Floats) -> _Sorted:
     """As :func:`_sorted`.
 
     Each value becomes a whole number of a few digits, and the places are sorted by the lowest digit first and by the
-    highest last (a radix sort), in half the time that comparing takes. Two digits that tell how far a value is between
-    the smallest and the largest are mostly enough; where most values lie together and a few far off, three digits of
-    the floating point number itself are. Values that these do not tell apart are put right afterwards; where there are
-    many of them even then, the places are sorted by comparing.
+    highest last (a radix sort), in half the time that comparing takes. Two digits are mostly enough, of how far a value
+    is between the smallest and the largest; or, where many lie together, of how far its bits are. Where a sample says
+    that they are not, there are three or four. Values that these do not tell apart are put right afterwards.
     """
     # A column of a table is read faster once it is one; the digits below are more than float32 has.
     values = np.ascontiguousarray(values, dtype=np.float64)
     if values.size > _FEW:
+        if _in_order(values):
+            return np.arange(values.size), values[:]  # a view: what is kept is made read-only
         for keys, digits in _keys(values):
             order = _by_digits(keys, digits)
             ordered = np.take(values, order)
             wrong = np.flatnonzero(ordered[1:] < ordered[:-1])
             if wrong.size <= _WRONG:
-                _put_right(values, np.take(keys, order), order, ordered, wrong)
+                _put_right(values, keys, order, ordered, wrong)
                 return order, ordered
-    order = np.argsort(values)  # not stable, which is slower
+    order = np.argsort(values)  # not stable, which is slower; also of NaN
     return order, np.take(values, order)
+
+
+def _in_order(values: Floats) -> bool:
+    some = values[:: values.size // _SOME]
+    return not np.any(some[1:] < some[:-1]) and bool(np.all(values[1:] >= values[:-1]))
 
 
 def _keys(values: Floats) -> Iterator[tuple[NDArray[np.int64], int]]:
@@ -138,13 +150,53 @@ def _keys(values: Floats) -> Iterator[tuple[NDArray[np.int64], int]]:
     low, high = float(values.min()), float(values.max())
     if math.isnan(low) or low == high:
         return
+    some = np.sort(values[:: values.size // _SOME])
     step = (2.0 ** (2 * _DIGIT) - 1) / (high - low)
-    if 0 < step < math.inf:
+    if 0 < step < math.inf and _together(_apart(some) * step, values.size) <= _WRONG:
         yield ((values - low) * step).astype(np.int64), 2
+    least, most = (int(end) for end in whole_numbers(np.array([low, high])))  # of Python's, so their distance is right
+    apart = _apart(whole_numbers(some)).view(np.uint64)  # without a sign no distance is too large
+    for digits in (2, 3, 4):
+        few = max(0, (most - least).bit_length() - digits * _DIGIT)
+        if not few or _together(apart / 2.0**few, values.size) <= _WRONG:
+            yield (whole_numbers(values) >> few) - (least >> few), digits
+        if not few:
+            return
+
+
+def _apart(some: NDArray[Any]) -> NDArray[Any]:
+    """Of sorted numbers: how far each is from one of the next."""
+    apart: NDArray[Any] = some[_NEXT:] - some[:-_NEXT]
+    return apart
+
+
+def _together(apart: Floats, rows: int) -> float:
+    """About how many pairs of different values are less than 1 apart, told by a sample.
+
+    Two of n values with the density f are so near with probability sum(f^2), and f is told by how far the neighbours in
+    the sample are apart (Loftsgaarden and Quesenberry 1965).
+
+    Args:
+        apart: Of the sample, see :func:`_apart`.
+        rows: n.
+    """
+    density = _NEXT / apart.size / np.maximum(apart[apart > 0], 1)
+    return rows * rows / 2 * float(np.sum(density)) / apart.size
+
+
+def whole_numbers(values: Floats) -> NDArray[np.int64]:
+    """A whole number for each, ordered as they are and equal where they are; shape (n,), none of them NaN.
+
+    They tell small numbers apart however small they are; and where all lie between 0 and 1, also those just below 1.
+    """
+    if values.min() >= 0 and values.max() <= 1:
+        # Of a number from 1/2 to 1 the distance to 1 is exact (Sterbenz 1974).
+        bits = np.minimum(values, 1 - values).view(np.int64)
+        bits &= np.int64(2**63 - 1)  # 0 and -0 are equal
+        return np.subtract(2 * _HALF, bits, out=bits, where=values > 0.5)
     # IEEE 754, section 5.10: numbers are ordered as their bits are, negative ones the other way round.
-    bits = values.view(np.int64)
-    ordered = bits ^ ((bits >> 63) & np.int64(2**63 - 1))
-    yield (ordered >> _DIGIT) + 2**47, 3
+    bits = (values + 0.0).view(np.int64)  # so -0 becomes 0
+    return bits ^ ((bits >> 63) & np.int64(2**63 - 1))
 
 
 def _by_digits(keys: NDArray[np.int64], digits: int) -> NDArray[np.intp]:
@@ -161,7 +213,9 @@ def _put_right(
 ) -> None:
     """Sort the values of one key among themselves, wherever one of them is not smaller than the next."""
     for place in wrong:
-        start, stop = np.searchsorted(keys, keys[place]), np.searchsorted(keys, keys[place], side="right")
+        key = keys[order[place]]
+        start = bisect_left(order, key, hi=place, key=keys.__getitem__)
+        stop = bisect_right(order, key, lo=place, key=keys.__getitem__)
         order[start:stop] = order[start:stop][np.argsort(values[order[start:stop]])]
         ordered[start:stop] = values[order[start:stop]]
 

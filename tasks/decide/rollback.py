@@ -74,7 +74,10 @@ def conclude(standing: Standing, choice: Choice, tried: tuple[Finding, ...], *, 
         told = f"version {standing.production} goes back to {choice.versions[len(tried) - 1]}: {reason}"
         return Verdict(judge="rollback", decision="back", reason=told, findings=findings)
     why = choice.finding.reason if not choice.versions else "no version known good loads and answers"
-    told = f"Production stays at version {standing.production}: {why}"
+    if standing.production is None:
+        told = f"nothing is in Production: {why}"
+    else:
+        told = f"Production stays at version {standing.production}, which has to go ({reason}): {why}"
     return Verdict(judge="rollback", decision="stay", reason=told, findings=findings)
 
 

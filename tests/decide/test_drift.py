@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy.stats import ncx2
+from scipy.stats import ncx2, norm
 
+from tasks import profile as profiles
+from tasks.data import _column_change
 from tasks.decide.drift import Shift, judge_columns, judge_prediction, psi
 from tasks.decide.influence import Unmeasurable
 from tasks.policy import DriftTrigger, PredictionTrigger
 from tasks.records import ColumnProfile, Finding
 
 RULES = DriftTrigger()
+SURE = 0.99
 
 
 def number(name: str, values: np.ndarray, edges: np.ndarray) -> ColumnProfile:
@@ -332,3 +336,143 @@ def test_a_column_that_is_gone_leads_whatever_the_model_leans_on() -> None:
 def test_how_much_the_model_leans_on_a_moved_column_is_told() -> None:
     before = ColumnProfile(name="x", kind="category", categories=("a", "b"), counts=(500, 500, 0), score=0.42)
     assert one(before, category("x", "ab", [950, 50, 0])).reason.endswith("(the model leans on it by 42%)")
+
+
+# What is no evidence, and what only looks like some.
+
+
+def texts(levels: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"x": pd.array(np.char.add("k", levels.astype(str)), dtype="str")})
+
+
+def drawn(rng: np.random.Generator, shape: str, n: int) -> np.ndarray:
+    if shape.startswith("zipf"):
+        return np.minimum(rng.zipf(float(shape[4:]), n), 10**6)
+    return rng.integers(0, int(shape), n)
+
+
+@pytest.mark.parametrize("rows", [1000, 5000])
+@pytest.mark.parametrize("shape", ["105", "120", "200", "1000", "zipf1.1", "zipf1.5", "zipf2"])
+def test_many_categories_that_did_not_move_raise_no_alarm(shape: str, rows: int) -> None:
+    """The named levels are the most frequent of the reference's own rows, and rarer in any others."""
+    rng, fired, noticed = np.random.default_rng(0), 0, 0
+    for _ in range(20):
+        reference = profiles.describe(texts(drawn(rng, shape, rows)))
+        now = texts(drawn(rng, shape, rows))
+        (finding,) = judge_columns(reference, profiles.count(now, reference), RULES)
+        fired += finding.outcome == "breach"
+        noticed += bool(_column_change(now["x"].astype(object), reference[0], SURE))
+    assert fired <= 2
+    assert noticed <= 2
+
+
+@pytest.mark.parametrize("shape", ["120", "zipf1.5"])
+def test_new_categories_among_many_are_seen_and_told_as_what_is_known_of_them(shape: str) -> None:
+    rng = np.random.default_rng(0)
+    reference = profiles.describe(texts(drawn(rng, shape, 5000)))
+    moved = np.where(rng.random(5000) < 0.2, 10**7, drawn(rng, shape, 5000))
+    (finding,) = judge_columns(reference, profiles.count(texts(moved), reference), RULES)
+    assert "new categories" in finding.evidence["causes"]
+    assert "hold none of the reference's 100 most frequent categories" in finding.reason
+    assert "'k10000000'" in _column_change(texts(moved)["x"].astype(object), reference[0], SURE)
+
+
+@pytest.mark.parametrize("values", [10**12, 1000])
+def test_values_that_hardly_repeat_tell_nothing(values: int) -> None:
+    rng = np.random.default_rng(0)
+    reference = profiles.describe(texts(rng.integers(0, values, 500)))
+    (finding,) = judge_columns(reference, profiles.count(texts(rng.integers(0, values, 500)), reference), RULES)
+    assert finding.outcome == "unknown"
+    assert "drop the column if it names rows" in finding.reason
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        np.zeros(1),
+        np.zeros(30),
+        np.full(500, np.inf),
+        np.repeat([np.inf, -np.inf], 250),
+        np.r_[1.0, np.full(199, np.nan)],
+    ],
+    ids=["one row", "few rows", "infinite", "infinite both ways", "nearly all null"],
+)
+def test_a_reference_that_shows_nothing_lets_nothing_pass(before: np.ndarray) -> None:
+    reference = profiles.describe(pd.DataFrame({"x": before}))
+    for after in (np.random.default_rng(0).normal(5, 1, 5000), np.full(5000, -np.inf)):
+        kept = np.where(np.random.default_rng(1).random(5000) < np.isnan(before).mean(), np.nan, after)
+        (finding,) = judge_columns(reference, profiles.count(pd.DataFrame({"x": kept}), reference), RULES)
+        assert finding.outcome == ("breach" if np.isinf(after).all() and np.isfinite(before).all() else "unknown")
+
+
+def test_the_largest_values_that_became_infinite_are_seen_although_their_bin_holds_as_many() -> None:
+    values = np.random.default_rng(0).normal(size=20_000)
+    reference = profiles.describe(pd.DataFrame({"x": values}))
+    values[values > np.quantile(values, 0.95)] = np.inf
+    (recent,) = profiles.count(pd.DataFrame({"x": values}), reference)
+    (finding,) = judge_columns(reference, (recent,), RULES)
+    assert finding.evidence["causes"] == ["infinite"]
+    assert "5% of the values are infinite, 0% were" in finding.reason
+    assert "infinite in 5% of rows" in _column_change(pd.Series(values), reference[0], SURE)
+    few = np.r_[values[np.isfinite(values)], np.inf]
+    assert one(reference[0], profiles.count(pd.DataFrame({"x": few}), reference)[0]).outcome == "ok"
+    assert _column_change(pd.Series(few), reference[0], SURE) == ""
+
+
+@pytest.mark.parametrize(
+    ("shift", "before", "after"), [(0.1, 2000, 2000), (0.2, 300, 300), (0.3, 5000, 60), (0, 500, 500)]
+)
+def test_what_is_said_to_be_the_most_is_seldom_less_than_the_truth(shift: float, before: int, after: int) -> None:
+    rng, short = np.random.default_rng(0), 0
+    for _ in range(200):
+        reference = normal(rng, before)
+        edges = deciles(reference)
+        cuts = np.r_[-np.inf, edges, np.inf]
+        p, q = np.diff(norm.cdf(cuts)), np.diff(norm.cdf(cuts - shift))
+        finding = one(number("x", reference, edges), number("x", normal(rng, after, shift), edges))
+        assert finding.interval is not None
+        short += finding.interval[1] < float(((q - p) * np.log(q / p)).sum())
+    assert short <= 10
+
+
+@pytest.mark.parametrize(("kinds", "rows"), [(100, 300), (100, 200), (150, 600), (400, 2000)])
+def test_how_far_off_the_rows_of_other_categories_may_be_is_known(kinds: int, rows: int) -> None:
+    rng, off, promised = np.random.default_rng(0), [], []
+    for _ in range(300):
+        held = rng.multinomial(rows, np.full(kinds, 1 / kinds))
+        first = sorted(((f"v{kind:03d}", count) for kind, count in enumerate(held) if count), key=lambda one: -one[1])
+        profile = profiles.most_frequent("x", first[:101], present=rows, nulls=0)
+        assert profile.outside is not None
+        off.append(profile.outside[0] - rows * (1 - len(profile.categories) / kinds))
+        promised.append(sum(profile.outside))
+    assert 0.3 < np.mean(np.square(off)) / np.mean(promised) < 1.2
+
+
+def test_many_categories_in_few_rows_are_not_said_to_be_as_they_were() -> None:
+    words = [f"v{number:03d}" for number in range(100)]
+    (reference,) = profiles.describe(pd.DataFrame({"x": words * 100}))
+    (recent,) = profiles.count(pd.DataFrame({"x": words[:20] * 3}), [reference])
+    finding = one(reference, recent)
+    assert (finding.outcome, finding.value, finding.interval) == ("unknown", None, None)
+    assert "100% of the values lie in bins where less than one row is to be expected" in finding.reason
+    (more,) = profiles.count(pd.DataFrame({"x": words[:20] * 30}), [reference])
+    assert one(reference, more).outcome == "breach"
+    answers = judge_prediction(reference, recent, PredictionTrigger())
+    assert answers.outcome == "unknown"
+
+
+@pytest.mark.parametrize("rows", [50, 7360])
+def test_a_rare_category_that_becomes_frequent_is_seen_among_others_that_do_not(rows: int) -> None:
+    if rows == 50:  # every one of the hundred is too rare to be compared by itself
+        before = [f"v{number:03d}" for number in range(100)] * 100
+        after = ["v007"] * 50
+    else:  # so many rows hold rare ones that one of these may have all of them
+        before = ["often"] * 5000 + [f"v{number % 90:03d}" for number in range(360)] + [f"w{n}" for n in range(2000)]
+        after = ["often"] * 5000 + ["v007"] * 2360
+    (reference,) = profiles.describe(pd.DataFrame({"x": before}))
+    (recent,) = profiles.count(pd.DataFrame({"x": after}), [reference])
+    finding = one(reference, recent)
+    assert finding.evidence["causes"] == ["risen category"]
+    assert "'v007' went from" in finding.reason
+    (same,) = profiles.count(pd.DataFrame({"x": before}), [reference])
+    assert one(reference, same).outcome == "ok"

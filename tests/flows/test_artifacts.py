@@ -32,7 +32,7 @@ from tasks import canvas, tracking
 from tasks.case import Case
 from tasks.progress import Course
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = pytest.mark.usefixtures("prefect_api", "coarse_pictures")
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,8 @@ def test_names_that_are_not_there_are_one_finding_each(first: Scene) -> None:
     first.run(retrain, QUIET, policy=first.policy(**changes), **WHY)
     with first.case(QUIET).ledger as ledger:
         findings = ledger.decisions("churn", limit=1)[0].verdict.findings
-    assert [finding.reason.split(":")[0] for finding in findings] == [
+    assert all(re.match(rf"{re.escape(str(first.home))}/changed\.variant:\d+: ", one.reason) for one in findings)
+    assert [finding.reason.split(": ")[1] for finding in findings] == [
         "training.estimator",
         "gate.checks",
         "gate.performance.metric",

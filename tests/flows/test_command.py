@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,8 +20,10 @@ from prefect import flow
 from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 from scene import FIRST, QUIET, Scene, day
+from servers import until
 from typer.testing import CliRunner, Result
 
+from flows import terminal
 from flows.approve import approve
 from flows.command import command
 from flows.form import descriptions, explained
@@ -26,6 +32,7 @@ from flows.promote import promote
 from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.watch import watch
+from tasks.policy_file import load_many
 from tasks.records import Report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,7 +145,7 @@ def test_help_of_the_module_itself() -> None:
 def test_a_decision_is_printed_and_the_exit_code_is_zero(first: Scene, prefect_api: None) -> None:
     done = python("flows.retrain", first.policy(), "--as-of", day(QUIET).isoformat(), "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert re.match(r"churn kept: dry run, nothing changed: Retrain model: false", done.stdout)
+    assert re.match(r"churn dry run, would be kept: dry run, nothing changed: Retrain model: false", done.stdout)
     assert "Traceback" not in done.stderr
 
 
@@ -166,3 +173,63 @@ def test_a_watch_in_which_one_model_fails_exits_with_one(first: Scene, prefect_a
     result = ask(watch, f"{first.policy()},{broken}", "--as-of", moment)
     assert result.exit_code == 1
     assert "other.variant:2: problem: 'binray' is not known" in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_interrupted_flow_ends_at_once_and_says_what_is_in_production(empty: Scene, tmp_path: Path) -> None:
+    """Ctrl-C at a terminal is told to every process of the command, Prefect's temporary server among them."""
+    module = tmp_path / "endless.py"
+    module.write_text("import time\n\n\ndef rows(start, end):\n    print('reading', flush=True)\n    time.sleep(600)\n")
+    policy = empty.policy(data={"source": "endless:rows"})
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
+    environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "PREFECT_HOME": str(tmp_path / "prefect")}
+    command_ = [sys.executable, "-m", "flows.retrain", policy, "--force", "--reason", "to be interrupted"]
+    log = tmp_path / "said.txt"
+    # Where the tests were started in the background, Ctrl-C is ignored, and whoever is started ignores it as well.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            command_,
+            cwd=ROOT,
+            env=environment,
+            stdout=said,
+            stderr=said,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    signal.signal(signal.SIGINT, before)
+    try:
+        until(lambda: "reading" in log.read_text() or process.poll() is not None, told="it does not read")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(120) == 130, "the read, which takes ten minutes, is not waited for"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    told = log.read_text()
+    assert "Interrupted. What it had begun is completed or given up by the next run." in told
+    assert "churn: nothing is in Production; `make trail ID=churn` tells what was done." in told
+    assert "Traceback" not in told
+
+
+def test_a_force_without_a_reason_is_refused_before_anything_starts(empty: Scene, prefect_api: None) -> None:
+    done = python("flows.retrain", empty.policy(), "--force", "--reason", "x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("force needs a reason that is kept, of three characters or more; got 'x'.")
+
+
+@pytest.mark.parametrize(
+    ("failing", "kept"),
+    [
+        (lambda: load_many("nowhere"), False),
+        (lambda: int("x"), True),
+    ],
+)
+def test_what_backstop_raised_itself_is_logged_without_a_traceback(failing: Callable[[], object], kept: bool) -> None:
+    try:
+        failing()
+    except ValueError:
+        record = logging.LogRecord("prefect.flow_runs", logging.ERROR, "", 0, "it failed", (), sys.exc_info())
+    assert terminal._Plain().filter(record)
+    assert (record.exc_info is not None) == kept

@@ -124,13 +124,24 @@ def counted_act(home: Path, doom: Doom) -> tuple[list[str], list[str]]:
 
 
 def boundaries(names: list[str]) -> list[int]:
-    """Before each thing of its own that it puts down, and right after that was committed."""
-    chosen: set[int] = set()
+    """Before each thing of its own that it puts down, and right after that was committed.
+
+    Deaths with the same commits behind them leave the same to whoever comes after: two things in one transaction, or
+    the end of one transaction and the next one before it is committed. Of these the latest is taken, with most undone.
+    """
+    chosen: dict[int, int] = {}
+    committed = 0
+    mine = False
     for number, name in enumerate(names):
-        if MINE.match(name):
-            chosen.add(number)
-            chosen.add(next(place for place in range(number, len(names)) if names[place] == "after a commit"))
-    return sorted(chosen)
+        if name == "after a commit":
+            committed += 1
+            if mine:
+                chosen[committed] = number
+            mine = False
+        elif MINE.match(name):
+            chosen[committed] = number
+            mine = True
+    return sorted(chosen.values())
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -125,6 +126,7 @@ def test_a_healthy_canary_goes_step_by_step_to_production(canary: Scene) -> None
     serve(canary, 0, 16, weight=5)
     early = ticked(canary, 14)
     assert (early.decision, early.phase, early.production) == ("holding", "5%, step 1 of 3", "1")
+    assert re.search(r" \(counted until \d\d:\d\d:00 UTC\)$", early.line)
     assert "14 minutes at 5%, 15 minutes are the least" in early.line
     assert split(canary) == BOTH
 

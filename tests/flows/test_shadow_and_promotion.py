@@ -156,7 +156,7 @@ def test_a_version_that_the_gate_failed_needs_an_override(first: Scene) -> None:
     refused = first.run(promote, CHANGED + 1, reason="we need it today", version=version, dry_run=False)
     assert refused.state.is_failed()
     assert "the gate said fail" in str(refused.error)
-    assert "Set override" in str(refused.error)
+    assert "Set override (--override at a terminal)" in str(refused.error)
     assert first.view.production == ("1",)
 
 
@@ -182,8 +182,11 @@ def test_promoting_without_a_candidate_says_what_to_name(first: Scene) -> None:
     assert "has no version in Staging; name the version to promote" in str(ran.error)
 
 
-def test_a_version_that_mlflow_does_not_have_is_named(first: Scene) -> None:
-    ran = first.run(promote, QUIET, reason="let us try it", version="7", dry_run=False)
+@pytest.mark.parametrize("override", [False, True])
+def test_a_version_that_mlflow_does_not_have_is_named(first: Scene, *, override: bool) -> None:
+    ran = first.run(promote, QUIET, reason="let us try it", version="7", override=override, dry_run=False)
     assert ran.state.is_failed()
-    assert "version 7" in str(ran.error)
+    assert "there is no version 7 of churn" in str(ran.error)
+    assert str(ran.error).endswith("has version 1")
+    assert "override" not in str(ran.error)
     assert first.view.production == ("1",)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from prefect.settings import PREFECT_API_URL
-from scene import CHANGED, Scene, day, run
+from scene import CHANGED, QUIET, Scene, day, run
 
 from flows.promote import promote
 from flows.retrain import retrain
@@ -48,8 +48,11 @@ def serving(
 
 def test_a_version_that_ends_its_watch_healthy_is_known_good(second: Scene) -> None:
     serving(second, 30)
-    early = watched(second, 10)
+    begun = watched(second, 0.5)
+    assert begun.line.endswith("(the first are counted at 00:01:00 UTC)")
+    early = watched(second, 10.5)
     assert (early.decision, second.standing.known_good) == ("watching", ("1",))
+    assert early.line.endswith("(counted until 00:10:00 UTC)")  # the look that began then is not over
     ran = second.run(watch, CHANGED + WATCH)
     assert (ran.report.decision, ran.state.name) == ("healthy", "Healthy")
     assert second.standing.known_good == ("2", "1")
@@ -259,6 +262,20 @@ def test_a_version_that_never_was_known_good_cannot_be_rolled_back_to(waiting: S
     assert waiting.view.production == ("1",)
 
 
+def test_a_version_that_is_not_there_cannot_be_rolled_back_to(first: Scene) -> None:
+    ran = first.run(rollback, QUIET, reason="customers complain", to="99")
+    assert ran.state.is_failed()
+    assert "there is no version 99 of churn" in str(ran.error)
+
+
+def test_where_nothing_is_in_production_nothing_is_rolled_back(empty: Scene) -> None:
+    ran = empty.run(rollback, QUIET, reason="customers complain", dry_run=False)
+    assert ran.report.decision == "held"
+    assert ran.report.line.startswith("nothing is in Production of churn, so there is nothing to roll back; ")
+    assert ran.report.verdicts[0].reason == ran.report.line
+    assert empty.decisions("rollback") == []
+
+
 # Several models, several ticks, and what an earlier one left.
 
 
@@ -271,6 +288,7 @@ def test_one_models_failure_stops_no_other_and_is_named(second: Scene) -> None:
     assert ran.state.is_failed()
     assert isinstance(ran.error, WatchFailed)
     assert "broken.yaml:2" in str(ran.error)
+    assert str(ran.error).startswith("1 of 3 policies cannot be read and is not watched: ")
     assert [(one.model, one.decision) for one in ran.error.reports] == [("other", "watching"), ("churn", "healthy")]
     assert second.standing.known_good == ("2", "1")
 

@@ -95,6 +95,7 @@ def test_an_event_that_comes_during_an_evaluation_waits_for_its_turn_even_when_t
 ) -> None:
     first = live.run(EVENT, home=home.home, policy=home.policy(), force=True, reason="the first event")
     live.reached(first, "RUNNING")
+    os.kill(live.process_of(first), signal.SIGSTOP)  # it evaluates until the second has come, however long that takes
     second = live.run(EVENT, home=home.home, policy=home.policy())
     live.reached(second, "AwaitingConcurrencySlot")
     os.kill(live.process_of(first), signal.SIGKILL)

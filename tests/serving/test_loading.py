@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import skops.io
 import yaml
+from candidates import CUT, Strict
 from mlflow import MlflowClient
 from shops import GOOD, Shop
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from serving.contract import Column, Contract
 from serving.follower import Follower
 from serving.gateway import Gateway, ModelFailed, NothingServes
 from serving.lineup import Lineup
-from serving.loaded import Loaded, Loader, Unfit
+from serving.loaded import Loaded, Loader, Unfit, _warmed
 from serving.metrics import Metrics
 from serving.routing import Arm
+from serving.sample import kept_rows, other_answers
 from serving.settings import Settings
 from tasks import artifact, example
 from tasks.policy_file import load as load_policy
@@ -130,6 +138,68 @@ def test_a_version_that_answers_differently_than_when_it_was_judged_is_not_serve
 
     error = foundry.refusal(foundry.version(lambda folder: edit(folder, example.FILE, lie)))
     assert (error.kind, "answers differently" in str(error)) == ("silent", True)
+
+
+def test_a_pipeline_of_somebodys_own_answers_as_it_does_and_not_as_its_steps_do(
+    foundry: Foundry, caplog: pytest.LogCaptureFixture
+) -> None:
+    def strict(folder: Path) -> None:
+        model = Strict(artifact.load(folder).steps)
+        skops.io.dump(model, artifact.model_file(folder))
+        stored = json.loads((folder / example.FILE).read_text("utf-8"))
+        example.write(folder, model, pd.DataFrame(stored["rows"], columns=list(stored["kinds"])))
+
+    version, policy = foundry.version(strict), load_policy(foundry.shop.policy)
+    training = policy.training.model_copy(update={"trusted_types": ("candidates.Strict",)})
+    loader = Loader(policy.model_copy(update={"training": training}), foundry.shop.stores)
+    with foundry.shop.case().ledger as ledger:
+        loaded = loader.load(ledger, version)
+    assert (loaded, caplog.records) == (loaded.itself, []), "it is known, and not only found out by what is stored"
+    rows = [{**GOOD, "tenure_months": months, "support_calls": months % 9} for months in range(60)]
+    said = [one for one in [*(loaded.answers([row])[0] for row in rows), *loaded.answers(rows)] if one is not None]
+    frame = loaded.contract.frame([*rows, *rows])
+    assert [one.prediction for one in said] == loaded.model.predict(frame).tolist()
+    assert [one.score for one in said] == pytest.approx(loaded.model.predict_proba(frame)[:, 1])
+    assert any(0.5 < (one.score or 0) < CUT for one in said), "the larger one, and not what it says"
+
+
+def test_short_ways_that_say_otherwise_than_was_stored_are_not_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Tied(0.3)
+    example.write(tmp_path, model, NUMBER.frame([{"n": float(number)} for number in range(3)]))
+    loaded = Loaded("1", "d", model, NUMBER, ("no", "yes"), 1, largest=True)
+    warm = _warmed(tmp_path, loaded, "version 1 of churn")
+    assert [one.prediction for one in warm.answers([{"n": 1}, {"n": 2}]) if one] == ["yes", "yes"]
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told.startswith("version 1 of churn is asked itself")
+    assert told.endswith("a stored row gives 'no' and not 'yes'")
+    model.chance = 0.9
+    example.write(tmp_path, model, NUMBER.frame([{"n": 1.0}]))
+    caplog.clear()
+    assert (_warmed(tmp_path, loaded, "version 1 of churn"), caplog.records) == (loaded, [])
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (lambda row: [0.2, 0.8] if row["n"] > 5 else [0.8, 0.2], "a stored row gives the probabilities [0.8, 0.2] and"),
+        (lambda _: [0.1, 0.9], "a stored row gives 'yes' and not 'no'"),
+        (lambda row: [0.1, row["of another"]], "its stored rows raise KeyError: 'of another'"),
+    ],
+)
+def test_a_short_way_is_held_against_what_was_stored(
+    tmp_path: Path, said: Callable[[Mapping[str, Any]], list[float]], told: str
+) -> None:
+    frame = NUMBER.frame([{"n": float(number)} for number in range(12)])
+    model = Pipeline([("scale", StandardScaler()), ("model", LogisticRegression())])
+    model.fit(frame, np.where(frame["n"] > 5, "yes", "no"))
+    example.write(tmp_path, model, frame[4:9])
+    rows = kept_rows(tmp_path)
+    loaded = Loaded("1", "d", model, NUMBER, ("no", "yes"), 1, largest=True, shortcut=said)
+    assert other_answers(tmp_path, loaded, rows, many=17).startswith(told)
+    assert other_answers(tmp_path, replace(loaded, shortcut=None, in_steps=True), rows, many=17) == ""
+    assert other_answers(tmp_path, loaded.itself, rows, many=17) == ""
 
 
 def test_files_that_are_not_there_are_told(foundry: Foundry) -> None:

@@ -54,7 +54,7 @@ def scraped(template: Shop, home: Path) -> Iterator[Scraped]:
             section = {"url": scraper.url, "settle": "2s", "stale": "5s"}
             changed = {"health": {**HEALTH, "prometheus": section}, "notify": [f"file:{home}/told.jsonl"]}
             shop.policy.write_text(yaml.safe_dump({**POLICY, **changed}), "utf-8")
-            until(lambda: scraper.value("up") == 1, told="the gateway is not scraped", seconds=30)
+            until(lambda: scraper.value("up") == 1, told="the gateway is not scraped")
             yield Scraped(shop, gateway, scraper)
     except NotInstalled as missing:
         pytest.skip(f"{missing}")
@@ -96,11 +96,12 @@ def ask(gateway: Server, number: int, *, failing: int = 0) -> None:
 def test_every_request_is_counted_once_also_over_a_restart(counted: Scraped) -> None:
     shop, gateway, scraper = counted.shop, counted.gateway, counted.scraper
     ask(gateway, 40, failing=7)
-    time.sleep(1.5)  # until it was scraped: what a process counts after that and before its end is lost with it
+    # What a process counts after it was scraped and before its end is lost with it.
+    until(lambda: scraper.value("sum(backstop_requests_total)") == 40, told="what was asked is not scraped")
     gateway.stop()
     gateway.start()
     gateway.wait(lambda: gateway.serving() == "4", "version 4 is not served")
-    until(lambda: scraper.value("up") == 1, told="the gateway is not scraped again", seconds=20)
+    until(lambda: scraper.value("up") == 1, told="the gateway is not scraped again")
     ask(gateway, 25, failing=2)
     time.sleep(4)
     now = datetime.now(UTC)
@@ -119,7 +120,7 @@ def test_a_gateway_that_is_gone_is_no_evidence(counted: Scraped) -> None:
     ask(gateway, 20)
     time.sleep(3)
     gateway.stop()
-    until(lambda: scraper.value("up") == 0, told="the gateway is still there", seconds=20)
+    until(lambda: scraper.value("up") == 0, told="the gateway is still there")
     time.sleep(3)
     found = evidence(shop, "4", datetime.now(UTC))
     assert found.unavailable is not None
@@ -158,7 +159,7 @@ def rolled_back_on_what_was_counted(place: Scraped, monkeypatch: pytest.MonkeyPa
     assert "no evidence about version 4" in (shop.home / "told.jsonl").read_text("utf-8")
     scraper.start()
     # It answers from what it had before, and finds out only after five seconds what it has to look at.
-    until(lambda: (scraper.value("time() - timestamp(up)") or 99) < 2, told="it does not scrape again", seconds=30)
+    until(lambda: (scraper.value("time() - timestamp(up)") or 99) < 2, told="it does not scrape again")
     ask(gateway, 60, failing=40)
     time.sleep(4)
     back = watched(shop)

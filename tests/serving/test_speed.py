@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from candidates import Strict
 from shops import GOOD, Server, Shop
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from serving.contract import Column, Contract
 from serving.draft import Ask
@@ -17,6 +24,7 @@ from serving.gateway import Gateway, ModelFailed
 from serving.inputs import BadInput
 from serving.lineup import Lineup
 from serving.loaded import Loaded, Loader
+from serving.pedigree import is_backstops, is_pipeline
 from serving.preparation import prepared
 from serving.routing import Arm
 from serving.settings import Settings
@@ -86,6 +94,96 @@ def test_there_is_no_shortcut_where_the_two_could_differ() -> None:
     changed[-1].predict_proba = lambda rows: np.full((len(rows), 2), 0.5)
     assert made(changed) is None
     assert shortcut(object(), None, CONTRACT) is None
+
+
+TABLE = "prepare"
+
+
+def changed_step(part: str, step: str | None, **parameters: Any) -> Callable[[Any], None]:
+    """What sets parameters of a fitted part, so that nothing that was tried shows it."""
+
+    def change(model: Any) -> None:
+        found = model[TABLE] if part == TABLE else model[TABLE].named_transformers_[part]
+        (found if step is None else found[step]).set_params(**parameters)
+
+    return change
+
+
+def lowered(words: Any) -> Any:
+    return np.vectorize(str.lower, otypes=[object])(words)
+
+
+def with_lower_case(model: Any) -> None:
+    steps = model[TABLE].named_transformers_["words"].steps
+    steps.insert(2, ("lower", FunctionTransformer(lowered)))
+
+
+def with_renamed_steps(model: Any) -> None:
+    model[TABLE].named_transformers_["numbers"].steps[0] = ("filled", model[TABLE].named_transformers_["numbers"][0])
+
+
+def with_a_limit(model: Any) -> None:
+    model[TABLE].transformers_[0] = ("numbers", FunctionTransformer(np.clip, kw_args={"a_min": -3e6, "a_max": 3e6}), [])
+
+
+def with_letters(model: Any) -> None:
+    name, part, columns = model[TABLE].transformers_[0]
+    model[TABLE].transformers_[0] = (name, part, "".join(columns))
+
+
+def with_tables(model: Any) -> None:
+    model[TABLE].set_output(transform="pandas")
+
+
+def with_a_method(model: Any) -> None:
+    model[TABLE].transform = type(model[TABLE]).transform.__get__(model[TABLE])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_step("numbers", "fill", missing_values=-1.0),
+        changed_step("numbers", "fill", add_indicator=False),
+        changed_step("numbers", "scale", with_mean=False),
+        changed_step("words", "nan", missing_values="?"),
+        changed_step("words", "none", missing_values="?"),
+        changed_step("words", "codes", handle_unknown="ignore"),
+        changed_step("words", "codes", drop="first"),
+        changed_step(TABLE, None, transformer_weights={"numbers": 1.0}),
+        changed_step(TABLE, None, remainder="passthrough"),
+        with_lower_case,
+        with_renamed_steps,
+        with_a_limit,
+        with_letters,
+        with_tables,
+        with_a_method,
+    ],
+)
+def test_only_what_is_backstops_in_every_part_goes_a_short_way(change: Callable[[Any], None]) -> None:
+    model = fitted(LOGISTIC, SIDES)
+    assert is_backstops(model)
+    assert prepared(model, CONTRACT) is not None
+    change(model)
+    assert not is_backstops(model)
+    assert prepared(model, CONTRACT) is None
+
+
+def test_an_heir_of_a_class_goes_no_short_way() -> None:
+    model = fitted(LOGISTIC, SIDES)
+    assert is_pipeline(model)
+    assert is_backstops(Pipeline(model.steps))
+    assert not is_pipeline(Strict(model.steps))
+    assert not is_backstops(Strict(model.steps))
+    assert not is_backstops(Pipeline([*model.steps[:1], ("again", StandardScaler()), *model.steps[1:]]))
+    assert not is_backstops(Pipeline([("other", model[0]), model.steps[1]]))
+
+
+def test_a_limit_that_no_row_that_was_tried_reaches_is_kept() -> None:
+    frame = CONTRACT.frame(table(300, nulls=0))
+    limit = FunctionTransformer(np.clip, kw_args={"a_min": -1e6, "a_max": 1e6})
+    model = Pipeline([(TABLE, ColumnTransformer([("numbers", limit, list(COLUMNS))])), ("model", LinearRegression())])
+    model.fit(frame, frame["a"] + frame["b"])
+    assert prepared(model, CONTRACT) is None
 
 
 def test_a_prediction_by_the_shortcut_is_the_models(shop: Shop) -> None:
@@ -167,11 +265,28 @@ def test_no_trees_are_asked_where_the_two_could_differ() -> None:
 
     assert made(fitted("sklearn.tree:DecisionTreeClassifier", SIDES)) is None
     assert made(fitted("candidates:Moody", SIDES)) is None, "a class of somebody's own may do anything"
+    assert made(fitted(f"{FOREST}Classifier", np.full(300, 7))) is None, "one class: in a regression it would say 1.0"
     changed = fitted(f"{FOREST}Classifier", SIDES, n_estimators=5)
     assert made(changed) is not None
     changed[-1].predict_proba = lambda rows: np.full((len(rows), 2), 0.5)
     assert made(changed) is None
     assert forest_of(object(), None, CONTRACT) is None
+
+
+class Limited(DecisionTreeClassifier):
+    """A tree that is sure of what lies far off, where no row that is tried does."""
+
+    def predict_proba(self, X: Any, check_input: bool = True) -> Any:
+        chances = super().predict_proba(X, check_input)
+        chances[np.abs(np.asarray(X)[:, 0]) > 1e9] = [0.0, 1.0]
+        return chances
+
+
+def test_a_forest_with_a_tree_of_somebodys_own_is_asked_itself() -> None:
+    model = fitted(f"{FOREST}Classifier", SIDES, n_estimators=5)
+    trees = model[-1].estimators_
+    trees[0] = Limited(random_state=0).fit(model[:-1].transform(CONTRACT.frame(table(300))), np.arange(300) % 2)
+    assert forest_of(model, prepared(model, CONTRACT), CONTRACT) is None
 
 
 ELSEWISE = {"Content-Type": "application/json; charset=utf-8"}

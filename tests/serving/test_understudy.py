@@ -263,7 +263,7 @@ def test_one_that_the_machine_keeps_waiting_gets_longer_but_not_for_ever() -> No
     begun = time.monotonic()
     with line(lambda: True) as (one, _, _), pytest.raises(Silent):
         one.ask([1], 0.1)
-    assert 1 <= time.monotonic() - begun < 5
+    assert 1 <= time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("said", [b"\xff" * 8, (3).to_bytes(8, "big") + b"{no", (2**40).to_bytes(8, "big")])
