@@ -227,8 +227,7 @@ async def published(report: Report, case: Case | None = None, *, told: bool = Tr
         told: False: an earlier run has told this very thing.
     """
     actor = "" if case is None or case.actor.startswith("flows.") else case.actor
-    await pages.label(reports.run_name(report, actor), (report.trail,))
-    await pages.leave(report, case)
+    await asyncio.gather(pages.label(reports.run_name(report, actor), (report.trail,)), pages.leave(report, case))
     if case is not None:
         await events.emit(case, events.of(report, case, told=told))
     name = DRY_RUN if report.dry_run else STATES[report.decision]

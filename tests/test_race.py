@@ -153,7 +153,7 @@ def test_a_lock_dies_with_the_process_that_was_killed(player: Player, processes:
     finished(process, -signal.SIGKILL)
     begun = time.monotonic()
     assert player.reconcile() == 1
-    assert time.monotonic() - begun < 10, "no lease had to expire"
+    assert time.monotonic() - begun < 60, "no lease had to expire"
     settled(player)
 
 

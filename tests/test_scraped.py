@@ -62,7 +62,7 @@ def healthy(server: Oracle, *targets: dict[str, str], minutes: float = 10) -> No
 
 def asked(server: Oracle | str, minutes: float = 10, *, log: Path | None = None, **rules: Any) -> HealthEvidence:
     """The evidence as of so many minutes after T0."""
-    section = {"settle": "0.001s", "timeout": "2s", **rules.pop("prometheus", {})}
+    section = {"settle": "0.001s", "timeout": "30s", **rules.pop("prometheus", {})}
     url = server if isinstance(server, str) else server.url
     health = Health(**{"accuracy": None, "prometheus": Prometheus(url=url, **section), **rules})
     assert health.prometheus is not None
@@ -199,13 +199,13 @@ def test_a_server_that_is_away_is_unknown() -> None:
     assert "does not answer" in unavailable("http://127.0.0.1:1")
 
 
-@pytest.mark.parametrize("delay", [0.02, 5.0])
+@pytest.mark.parametrize("delay", [0.2, 90.0])
 def test_a_server_that_is_slow_costs_its_deadline_and_is_unknown(server: Oracle, delay: float) -> None:
     healthy(server)
     server.delay = delay
     begun = time.monotonic()
     assert "no whole answer within" in unavailable(server, prometheus={"timeout": "0.5s"})
-    assert time.monotonic() - begun < 4.5
+    assert time.monotonic() - begun < 45
 
 
 def test_nothing_found_is_no_zero(server: Oracle) -> None:

@@ -20,6 +20,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilter,
     TaskRunFilterFlowRunId,
 )
+from prefect.client.schemas.objects import Artifact
 from scene import CHANGED, FIRST, QUIET, Ran, Scene, run
 
 from flows import pages
@@ -60,6 +61,11 @@ class Page:
     bars: dict[str, float]
 
 
+def progress_of(artifacts: list[Artifact]) -> dict[str, float]:
+    """Percent, by what was done."""
+    return {str(one.description): float(one.data) for one in artifacts if one.type == "progress"}  # type: ignore[arg-type]
+
+
 def page(ran: Ran) -> Page:
     async def ask() -> Page:
         key = UUID(str(ran.state.state_details.flow_run_id))
@@ -75,7 +81,7 @@ def page(ran: Ran) -> Page:
             tags=flow_run.tags,
             artifacts={str(one.key): one.data for one in artifacts},
             steps=sorted(step.name for step in steps),
-            bars={str(one.description): float(one.data) for one in artifacts if one.type == "progress"},  # type: ignore[arg-type]
+            bars=progress_of(artifacts),
         )
 
     return asyncio.run(ask())
@@ -191,9 +197,10 @@ def test_pictures_that_mlflow_does_not_take_and_a_page_that_cannot_be_left_chang
     assert "the report of churn could not be left in Prefect" in caplog.text
 
 
-def bars(first: Scene, doing: Callable[[Any], None]) -> dict[str, float]:
-    """What a step leaves in the artifacts that tells how far it is."""
+def bars(first: Scene, doing: Callable[[Any], None], last: float | None = None) -> dict[str, float]:
+    """What a step leaves in the artifacts that tells how far it is; the last word is said beside it, and waited for."""
     from prefect import flow
+    from prefect.runtime import flow_run
 
     from flows.steps import step
 
@@ -202,8 +209,16 @@ def bars(first: Scene, doing: Callable[[Any], None]) -> dict[str, float]:
         case = first.case(QUIET)
         with case.ledger:
             await step(told)(case, pages.progress(case))
-            await asyncio.sleep(0.5)  # the last word is said beside the step
+            for _ in range(10 if last is None else 400):
+                await asyncio.sleep(0.05)
+                if last is not None and last in await said():
+                    break
         return []
+
+    async def said() -> list[float]:
+        mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(str(flow_run.id))]))
+        async with get_client() as client:
+            return list(progress_of(await client.read_artifacts(artifact_filter=mine)).values())
 
     def told(_case: Case, progress: Any) -> None:
         doing(progress)
@@ -219,7 +234,7 @@ def test_progress_of_a_search_is_one_bar_that_ends_at_a_hundred(first: Scene, mo
             progress(done, 40, "search of churn's parameters")
             time.sleep(0.01)
 
-    assert bars(first, search) == {"search of churn's parameters": 100}
+    assert bars(first, search, 100) == {"search of churn's parameters": 100}
 
 
 def test_what_stands_still_for_two_seconds_has_a_bar_and_what_is_over_has_none(
@@ -233,4 +248,4 @@ def test_what_stands_still_for_two_seconds_has_a_bar_and_what_is_over_has_none(
         course.past()
         time.sleep(0.3)  # and never comes to its end
 
-    assert bars(first, fit) == {"candidate of churn": 25}
+    assert bars(first, fit, 25) == {"candidate of churn": 25}

@@ -39,7 +39,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 def shop(shop_template: Shop, tmp_path: Path, api: Cluster) -> Shop:
     """Version 1 serves, version 2 is a canary with 5 % since BEGUN."""
     one = shop_template.copy(tmp_path / "home")
-    kserve = {"service": "churn", "namespace": "models", "url": api.url, "token": "${KUBE_TOKEN}", "timeout": "2s"}
+    kserve = {"service": "churn", "namespace": "models", "url": api.url, "token": "${KUBE_TOKEN}", "timeout": "30s"}
     rollout = {"steps": ["5%", "50%", "100%"], "hold": "15m", "deadline": "4h", "router": {"kserve": kserve}}
     changes = {"rollout": rollout, "health": {"accuracy": "off"}, "notify": [f"file:{one.home}/told.jsonl"]}
     one.policy.write_text(yaml.safe_dump({**POLICY, **changes}), "utf-8")
