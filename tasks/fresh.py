@@ -6,6 +6,7 @@ Run as ``python -m tasks.fresh <options as JSON>``, with the folder as a line of
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -51,4 +52,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    gc.freeze()  # the starter waits for the end, and taking the modules apart is a third of a second of it
+    sys.exit(code)
