@@ -6,7 +6,9 @@ one model and over many, the quiet evaluation of a model with 50,000 rows that a
 full. Every row is compared with the async flow that does nothing, round by round; processor seconds are those of the
 process as the operating system counts them. The limit holds for the watch over one model and for the quiet evaluation,
 for the medians of processor seconds and of wall clock. The watch is also held against the sync flow, which
-is Prefect's default and waits for its heartbeat at its end: a third of that is wanted.
+is Prefect's default and waits for its heartbeat at its end: a third of that is wanted. A process that does nothing
+with an async flow takes two thirds of it, most of them Prefect's imports; so the runs alone are compared, too, in a
+process that is there already (``benchmarks/flow_alone.py``).
 
 The same as commands of a person (``python -m flows.watch``) is shown beside it: Prefect imports FastAPI for every flow
 that is called with a parameter, whatever the flow does.
@@ -217,10 +219,12 @@ def main() -> None:
             timed(["-m", "benchmarks.quiet_home", str(home.folder), "--models", str(given.models)], server.environment)
         with server.running():
             rows = measured(server, home, given.rounds)
-    raise SystemExit(_told(rows, len(list(home.many.iterdir())) if given.home else given.models))
+            _, told = timed(["-m", "benchmarks.flow_alone", str(home.policy), str(given.rounds)], server.environment)
+    alone = json.loads(told.partition("\n")[0])
+    raise SystemExit(_told(rows, alone, len(list(home.many.iterdir())) if given.home else given.models))
 
 
-def _told(rows: tuple[Row, ...], models: int) -> int:
+def _told(rows: tuple[Row, ...], alone: Mapping[str, list[float]], models: int) -> int:
     by_name = {row.name: row for row in rows}
     lines: list[Line] = []
     for row in rows:
@@ -234,6 +238,12 @@ def _told(rows: tuple[Row, ...], models: int) -> int:
     for kind, value in zip(("cpu", "wall"), tick.ratios(sync), strict=True):
         what = f"{tick.name} against {SYNC}, {_KINDS[kind]}"
         lines.append(Line(what=what, value=value, limit=SYNC_LIMIT if kind == "wall" else None))
+    middle = {name: statistics.median(took) for name, took in alone.items()}
+    for name, limit in ((SYNC, SYNC_LIMIT), (BASE, None)):
+        base = middle[name.rpartition(" ")[2]]
+        told = f"{middle['watch'] * 1000:,.0f} ms against {base * 1000:,.0f} ms"
+        what = f"{tick.name} against {name}, the run alone"
+        lines.append(Line(what=what, value=middle["watch"] / base, limit=limit, told=told))
     each = [statistics.median(one.cpu for one in by_name[f"watch, {what}"].took) for what in ("1 model", "many models")]
     more = (each[1] - each[0]) / max(1, models - 1) * 1000
     lines.append(Line(what="milliseconds of a processor for each further model of a watch", value=more))

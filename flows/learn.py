@@ -36,7 +36,7 @@ _AGAIN = timedelta(days=1)
 """After which the same is put down and told once more."""
 
 
-@flow(name="learn", flow_run_name="learn {policy}", timeout_seconds=longest("learn"))
+@flow(name="learn", timeout_seconds=longest("learn"))
 @explained
 async def learn(
     policy: Annotated[str, a_policy()],
@@ -49,6 +49,7 @@ async def learn(
     Feedback that Production is far off on is not learned: labels may be wrong. A candidate that still waits is judged
     again before anything new is learned.
     """
+    await pages.label(f"learn {policy}")
     case = begin("learn", policy, actor="flows.learn", as_of=as_of, dry_run=dry_run)
     news = True
     with case.ledger:

@@ -41,8 +41,11 @@ _TAGS = 5
 """Trails that one flow run is tagged with at most."""
 
 
-async def label(name: str, trails: Iterable[str]) -> None:
+async def label(name: str, trails: Iterable[str] = ()) -> None:
     """Give the flow run its readable name and its trails as tags, in one call.
+
+    What comes every minute calls this first, too, and has no ``flow_run_name``: for the sake of that Prefect makes one
+    more client, which reads all certificates, and asks its server where results are kept.
 
     Args:
         name: From :func:`tasks.report.run_name` or :func:`tasks.report.tick_name`.

@@ -32,7 +32,7 @@ from tasks.report import training_name
 from tasks.retrial import reach
 
 
-@flow(name="retrain", flow_run_name="retrain {policy}", timeout_seconds=longest("retrain"))
+@flow(name="retrain", timeout_seconds=longest("retrain"))
 @explained
 async def retrain(
     policy: Annotated[str, a_policy()],
@@ -49,6 +49,7 @@ async def retrain(
 
     A candidate that still waits for its shadow is judged again before anything new is trained.
     """
+    await pages.label(f"retrain {policy}")
     if wrong := reasonless(force=force, reason=reason):
         raise ValueError(wrong)
     case = begin("retrain", policy, actor="flows.retrain", as_of=as_of, dry_run=dry_run)

@@ -49,7 +49,7 @@ class RolloutFailed(RuntimeError):
         super().__init__(f"not every rollout could be looked at, and what could not keeps its weights: {told}")
 
 
-@flow(name="rollout", flow_run_name="rollout {policy}", timeout_seconds=longest("rollout"))
+@flow(name="rollout", timeout_seconds=longest("rollout"))
 @explained
 async def rollout(
     policy: Annotated[str, a_policy("A policy file, a model name, a folder, a glob, or several with commas.")],
@@ -61,6 +61,7 @@ async def rollout(
 
     One run looks at many models; what fails for one is reported at the end and does not stop the others.
     """
+    await pages.label(f"rollout {policy}")
     reports: list[Report] = []
     policies, broken = _readable(policy, dry_run=dry_run)
     for number, loaded in enumerate(policies):

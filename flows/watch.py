@@ -70,7 +70,7 @@ class WatchFailed(RuntimeError):
         )
 
 
-@flow(name="watch", flow_run_name="watch {policy}", timeout_seconds=longest("watch"))
+@flow(name="watch", timeout_seconds=longest("watch"))
 @explained
 async def watch(
     policy: Annotated[str, a_policy("A policy file, a model name, a folder, a glob, or several with commas.")],
@@ -82,6 +82,7 @@ async def watch(
 
     One run looks at many models; what fails for one is reported at the end and does not stop the others.
     """
+    await pages.label(f"watch {policy}")
     reports: list[Report] = []
     policies, broken, unread = _readable(policy, dry_run=dry_run)
     glance, tidy = Glance(Stores.from_environment().tracking), Tidy()
