@@ -27,7 +27,8 @@ help: ## List the targets
 
 # The lock is complete and has a hash for every file; pip takes it with --no-deps, because its hash mode does not see
 # that sqlalchemy[asyncio] is the pinned sqlalchemy. The project itself needs no build: a .pth file puts its folder
-# on the path.
+# on the path, and its modules are compiled like those of the packages. Where PYTHONDONTWRITEBYTECODE is set, as in many
+# containers, each flow's process would compile them anew.
 $(STAMP): requirements.lock pyproject.toml
 	@if [ ! -x $(BIN)/python ]; then \
 		python="$(PYTHON)"; \
@@ -48,6 +49,7 @@ $(STAMP): requirements.lock pyproject.toml
 	fi
 	@$(BIN)/python -c 'import pathlib, sysconfig; \
 	pathlib.Path(sysconfig.get_path("purelib"), "backstop.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
+	@$(BIN)/python -m compileall -q flows tasks serving stack rehearsal
 	@touch $(STAMP)
 
 # PREFECT_PORT=, MLFLOW_PORT=, BACKSTOP_HOME= and DATABASE= choose where; they go to the commands as environment. A
