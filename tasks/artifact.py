@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
 import re
 from collections.abc import Iterable
@@ -89,6 +90,33 @@ def size(folder: Path) -> int:
         FileNotFoundError: When there are none.
     """
     return sum(path.stat().st_size for path in files(folder))
+
+
+def dump(model: Any, file: IO[bytes]) -> None:
+    """Write a model as :func:`skops.io.dump` does, in half of the time, by one call of ``file.write``.
+
+    skops indents the description of the model, and indented JSON is made by Python instead of C: for a forest that
+    takes longer than its numbers. What takes a model apart is skops's own; where another version of it keeps that
+    elsewhere, it writes the file itself.
+
+    Raises:
+        Exception: Whatever skops meets in a model that it cannot describe.
+    """
+    import skops.io  # noqa: PLC0415  digest and size are asked for without a model
+
+    try:
+        from skops.io._utils import SaveContext, get_state  # noqa: PLC0415  see above
+    except ImportError:
+        skops.io.dump(model, file)
+        return
+    whole = io.BytesIO()
+    with ZipFile(whole, "w") as parts:
+        context = SaveContext(zip_file=parts)
+        state = get_state(model, context)
+        context.clear_memo()
+        state |= {"protocol": context.protocol, "_skops_version": skops.__version__}
+        parts.writestr(_DESCRIPTION, json.dumps(state))
+    file.write(whole.getbuffer())
 
 
 def load(folder: Path, *, trusted_types: Iterable[str] = (), allow_pickle: bool = False) -> Any:

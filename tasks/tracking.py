@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -48,6 +49,8 @@ _UNFINISHED = ".backstop-"
 """What the names of folders begin with in which a model is written before it is put in its place."""
 _FORGOTTEN = 24 * 3600.0
 """Seconds after which nobody writes there any more."""
+_SIZE = re.compile(r"^model_size_bytes: \d+$", re.MULTILINE)
+"""As it stands in MLflow's layout of a model."""
 _LONGEST = 4000
 """Characters of a tag or parameter; some MLflow databases hold no more."""
 
@@ -135,14 +138,13 @@ def _lay_out(described: dict[str, Any], found: list[str]) -> None:
 
 
 def _put_in(file: Path, folder: Path) -> None:
-    from mlflow.models import Model  # noqa: PLC0415  see save()
-
-    place = artifact.model_file(folder)
+    """Give the model's file its place, and the layout the size of what lies there now."""
+    place, layout = artifact.model_file(folder), folder / "MLmodel"
     place.unlink()  # a file that takes another one's place waits for the disk on some systems
     file.rename(place)
-    layout = Model.load(str(folder))
-    layout.model_size_bytes = artifact.size(folder)
-    layout.save(str(folder / "MLmodel"))
+    # One line of it. To read and write all of it as YAML takes as long as writing a small model.
+    text = layout.read_text("utf-8")
+    layout.write_text(_SIZE.sub(f"model_size_bytes: {artifact.size(folder)}", text), "utf-8")
 
 
 class _Content(io.RawIOBase):
@@ -180,14 +182,14 @@ def _dumped(policy: Policy, model: Any) -> tuple[_Content, list[str]]:
         TrainingError: When skops cannot write it, or read it where the gate will not try to, or it holds types that the
             policy does not trust.
     """
-    import skops.io  # noqa: PLC0415  see save()
-
     content = _Content()
     file = cast("IO[bytes]", content)
     try:
-        skops.io.dump(model, file)
+        artifact.dump(model, file)
         found = artifact.allowed_types(file, policy.training.trusted_types)
         if not policy.gate.fresh_process:
+            import skops.io  # noqa: PLC0415  see save()
+
             skops.io.load(file, trusted=found)  # nobody else would see that it cannot be read again
     except artifact.UntrustedModel as error:
         raise TrainingError(f"training.serialization: {error}") from error

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
+import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -42,6 +46,11 @@ def folder_of(tmp_path: Path, content: bytes, *, name: str = "model.skops", seri
     (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": {"sklearn": flavour}}))
     (folder / "model.skops").write_bytes(content)
     return folder
+
+
+def written(model: Any, path: Path) -> None:
+    with path.open("wb") as file:
+        artifact.dump(model, file)
 
 
 @pytest.fixture
@@ -81,11 +90,44 @@ def test_the_types_of_a_file_are_those_that_skops_finds_in_all_of_it(name: str, 
     assert artifact.types_in(tmp_path / "model") == skops.io.get_untrusted_types(file=tmp_path / "model")
 
 
+def description(content: bytes) -> Any:
+    """What a file says of its model; names of files are places in memory, and another one each time."""
+    with ZipFile(io.BytesIO(content)) as whole:
+        return json.loads(re.sub(r"\d{9,}|[-\da-f]{36}", "0", whole.read("schema.json").decode()))
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_what_is_allowed_is_all_that_skops_has_to_be_told(name: str, tmp_path: Path) -> None:
+def test_a_file_says_and_holds_what_one_of_skops_own_does(name: str) -> None:
+    model, ours = MODELS[name](), io.BytesIO()
+    artifact.dump(model, ours)
+    theirs = skops.io.dumps(model)
+    assert description(ours.getvalue()) == description(theirs)
+    with ZipFile(ours) as one, ZipFile(io.BytesIO(theirs)) as other:
+        held = [
+            sorted(parts.read(part) for part in parts.namelist() if part != "schema.json") for parts in (one, other)
+        ]
+        assert held[0] == held[1]
+        assert len(one.read("schema.json")) < len(other.read("schema.json"))  # the reason for it
+
+
+def test_without_the_parts_of_skops_that_it_uses_skops_writes_the_file(
+    fitted: LogisticRegression, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = io.BytesIO()
+    monkeypatch.setitem(sys.modules, "skops.io._utils", None)
+    artifact.dump(fitted, content)
+    monkeypatch.undo()
+    assert skops.io.loads(content.getvalue()).predict([[0.0], [9.0]]).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("write", [skops.io.dump, written])
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_allowed_is_all_that_skops_has_to_be_told(
+    name: str, write: Callable[[Any, Path], None], tmp_path: Path
+) -> None:
     """The quick look at the names and the thorough one come to the same."""
     path = tmp_path / "model"
-    skops.io.dump(MODELS[name](), path)
+    write(MODELS[name](), path)
     needed = artifact.types_in(path)
     refused = [one for one in needed if not artifact.is_trusted(one)]
     if refused:

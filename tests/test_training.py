@@ -350,6 +350,7 @@ def test_mlflow_itself_loads_the_model_and_knows_its_signature_and_example(
         ("noise", "DataType.double"),
     ]
     assert known.load_input_example(str(folder)).shape == (5, 3)
+    assert known.model_size_bytes == pytest.approx(artifact.size(folder), abs=10)  # the digits of it count too
     requirements = (folder / "requirements.txt").read_text()
     assert all(f"{name}==" in requirements for name in ("scikit-learn", "skops", "numpy", "pandas"))
     model = mlflow.sklearn.load_model(str(folder))
