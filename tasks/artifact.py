@@ -93,7 +93,7 @@ def size(folder: Path) -> int:
 
 
 def dump(model: Any, file: IO[bytes]) -> None:
-    """Write a model as :func:`skops.io.dump` does, in half of the time, by one call of ``file.write``.
+    """Write a model as :func:`skops.io.dump` does, in half to two thirds of the time, by one call of ``file.write``.
 
     skops indents the description of the model, and indented JSON is made by Python instead of C: for a forest that
     takes longer than its numbers. What takes a model apart is skops's own; where another version of it keeps that
