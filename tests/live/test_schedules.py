@@ -32,6 +32,16 @@ def every(live: Live, seconds: int, home: Scene) -> Iterator[None]:
     finally:
         live.call(f"{place}/schedules/{made['id']}", "DELETE")
         live.call(place, "PATCH", **usual)
+        nothing_runs(live, WATCH)
+
+
+def nothing_runs(live: Live, name: str) -> None:
+    """Wait until the slot is free: who ends the worker under a run leaves the slot taken until its lease is over."""
+    until(
+        lambda: live.deployment(name)["global_concurrency_limit"]["active_slots"] == 0,
+        told=f"the slot of {name} is not given back: {[one['state_name'] for one in live.runs(name)]}",
+        seconds=240,
+    )
 
 
 def variables(home: Scene) -> dict[str, dict[str, str]]:
@@ -74,6 +84,7 @@ def test_a_deployed_flow_runs_where_the_repository_is(live: Live) -> None:
 
 def test_ticks_that_nobody_ran_at_night_are_not_all_run_in_the_morning(live: Live, home: Scene) -> None:
     """The first one sees everything that the others would have seen; they are cancelled without a process."""
+    nothing_runs(live, WATCH)
     live.worker.end()
     begin = datetime.now(UTC) - timedelta(minutes=12)
     late = [
