@@ -22,13 +22,16 @@ Numbers = dict[str, float]
 
 
 def backstop(reference: pd.DataFrame, recent: pd.DataFrame, *, ks: bool = False) -> Numbers:
-    """The reference described, the recent rows counted in its bins, every column judged."""
-    from tasks.decide import drift  # noqa: PLC0415  only where Backstop is asked
+    """The reference described, the recent rows counted in its bins, every column judged, its schema too."""
+    from tasks import upstream  # noqa: PLC0415  only where Backstop is asked
+    from tasks.decide import drift  # noqa: PLC0415  see above
     from tasks.policy import DriftTrigger  # noqa: PLC0415  see above
     from tasks.profile import count, describe  # noqa: PLC0415  see above
 
     profile = describe(reference, ks=ks)
-    found = drift.judge_columns(profile, count(recent, profile), DriftTrigger(ks=ks))
+    counted = count(recent, profile)
+    found = drift.judge_columns(profile, counted, DriftTrigger(ks=ks))
+    upstream.changes(recent, profile, counted)
     # A column of identifiers has no index.
     said = {one.name: one.evidence.get("ks") if ks else one.value for one in found}
     return {name: float(value) for name, value in said.items() if value is not None}

@@ -35,6 +35,7 @@ from scipy.stats import ks_2samp
 from benchmarks import proof
 from benchmarks.drift_data import SHAPES, shaped, table, write
 from benchmarks.proof import Line
+from tasks import upstream
 from tasks.decide import drift
 from tasks.policy import DriftTrigger
 from tasks.profile import count, describe
@@ -85,8 +86,9 @@ def bare_sort(frame: pd.DataFrame) -> float:
 
 
 def judged(reference: tuple[ColumnProfile, ...], recent: pd.DataFrame) -> object:
-    """What an evaluation does with a stored profile."""
-    return drift.judge_columns(reference, count(recent, reference), RULES)
+    """What an evaluation does with a stored profile: drift, and what changed in the source's columns."""
+    counted = count(recent, reference)
+    return drift.judge_columns(reference, counted, RULES), upstream.changes(recent, reference, counted)
 
 
 def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

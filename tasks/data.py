@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -14,25 +15,17 @@ from numpy.typing import NDArray
 
 from tasks import history, leaks, sources
 from tasks.columns import kind_of, nested, text_of, tidy
-from tasks.decide import levels as outside
-from tasks.decide.intervals import newcombe
 from tasks.levels import levels_of
 from tasks.moments import moments
 from tasks.policy import Data, Policy, as_utc
 from tasks.policy_problem import near
-from tasks.records import ColumnProfile, Profile
 from tasks.sources import DataError
 from tasks.stores import Stores
 
-__all__ = ["DataError", "Dataset", "NothingNew", "Split", "fingerprint", "load", "schema_changes", "split", "validate"]
+__all__ = ["DataError", "Dataset", "NothingNew", "Split", "fingerprint", "load", "split", "validate"]
 
 _SEEN = 1 << 10
 """Rows that are looked at to find a column whose values hardly repeat."""
-_NOTICEABLE = 0.01
-"""Share of the rows from which on unknown categories are a change."""
-_BY_CHANCE = 0.001
-"""Chance that an evaluation calls them a change where nothing changed, over all columns. Nothing confirms a change
-upstream, and no budget counts it."""
 
 
 class NothingNew(Exception):
@@ -181,7 +174,7 @@ def _column_problems(raw: pd.DataFrame, data: Data) -> list[str]:
         for name in names
         if name not in there
     ]
-    twice = sorted({name for name in there if there.count(name) > 1})
+    twice = sorted(name for name, times in Counter(there).items() if times > 1)
     problems += [f"data.source: column {name!r} is there twice; rename one of them" for name in twice]
     dropped = set(data.drop) - {data.target, data.time_column, *data.key}
     return problems + [
@@ -365,62 +358,6 @@ def _leak_problems(labelled: Dataset, policy: Policy) -> list[str]:
         for name, strength in leaks.strengths(asked, labelled.target, regression=regression).items()
         if strength >= data.leak
     ]
-
-
-def schema_changes(dataset: Dataset, profile: Profile) -> tuple[str, ...]:
-    """What changed upstream since a model was trained, one sentence each; nothing where there are no rows to tell."""
-    if not len(dataset):
-        return ()
-    known = {column.name: column for column in profile.columns}
-    here = list(dataset.features.columns)
-    changes = [f"column {name!r} is gone{near(name, set(here) - set(known))}" for name in known if name not in here]
-    changes += [f"column {name!r} is new" for name in here if name not in known]
-    confidence = 1 - _BY_CHANCE / max(len(known), 1)
-    for name in here:
-        if name in known and (change := _column_change(dataset.features[name], known[name], confidence)):
-            changes.append(change)
-    return tuple(changes)
-
-
-def _column_change(column: pd.Series[Any], before: ColumnProfile, confidence: float) -> str:
-    kind = kind_of(column)
-    if not before.present:
-        return ""
-    if kind == before.kind == "number":
-        return _infinite_change(column.to_numpy(dtype=np.float64), before, confidence)
-    if kind != before.kind:
-        present = column.dropna()
-        if not len(present):
-            return ""  # nulls have no kind; how many there are is drift
-        first = present.iloc[0]
-        return f"column {before.name!r} was a {before.kind} and is a {kind} now (first value {first!r})"
-    levels = column.value_counts(sort=False)
-    new, rows = levels[~levels.index.isin(before.categories)], int(levels.sum())
-    if not rows:
-        return ""
-    several = int(new.sum())
-    if outside.more(several, rows, before, confidence) <= _NOTICEABLE:
-        return ""
-    names = ", ".join(repr(name) for name in new.sort_values(ascending=False, kind="stable").index[:3])
-    if not before.counts[-1]:
-        return f"column {before.name!r} has categories that it did not have: {names} in {several / rows:.0%} of rows"
-    # The reference names its most frequent levels only; the rest it counted together.
-    usual = outside.expected(before)
-    return (
-        f"column {before.name!r} has categories that were not among its {len(before.categories)} most frequent ones: "
-        f"{names} and others in {several / rows:.0%} of rows, where {usual:.0%} were to be expected"
-    )
-
-
-def _infinite_change(values: NDArray[np.float64], before: ColumnProfile, confidence: float) -> str:
-    present, several = int(np.count_nonzero(~np.isnan(values))), int(np.count_nonzero(np.isinf(values)))
-    if not several:
-        return ""
-    low, _ = newcombe(several, present, before.infinite, before.present, confidence)
-    if low <= _NOTICEABLE:
-        return ""
-    usual = before.infinite / before.present
-    return f"column {before.name!r} is infinite in {several / present:.0%} of rows, where it was in {usual:.0%}"
 
 
 def split(dataset: Dataset, policy: Policy, *, trained_until: datetime | None) -> Split:

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks import compute, freshness
+from tasks import compute, freshness, upstream
 from tasks import profile as profiles
 from tasks.case import Case
-from tasks.data import Dataset, load, schema_changes
+from tasks.data import Dataset, load
 from tasks.decide.concept import DAY
 from tasks.decide.metrics import Unmeasurable, measure
 from tasks.expression import TRIGGERS
@@ -145,13 +145,13 @@ def against(policy: Policy, now: datetime, version: str, profile: Profile, datas
     newer = dataset.between(profile.holdout.end, now)
     recent = newer.between(now - policy.triggers.window, now)
     unavailable: dict[str, str] = {}
-    changes = schema_changes(recent, profile)
+    counted = profiles.count(recent.features, profile.columns)
     domain = _domain(policy, profile, dataset, recent, unavailable)
     answers = _answers(policy, now, version, profile, newer, ask, unavailable)
     return Signals(
         now=now,
         profile=profile,
-        recent=profiles.count(recent.features, profile.columns),
+        recent=counted,
         recent_prediction=answers.prediction,
         performance=answers.performance,
         errors=answers.errors,
@@ -159,7 +159,7 @@ def against(policy: Policy, now: datetime, version: str, profile: Profile, datas
         domain=domain,
         saw=_saw(newer),
         labelled_since=len(newer.labelled),
-        schema=changes,
+        schema=upstream.changes(recent.features, profile.columns, counted),
         source_version=policy.data.source_version,
         unavailable=unavailable,
     )

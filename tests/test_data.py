@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import END, START, policy, rows
 
-from tasks import data
+from tasks import data, upstream
 from tasks import profile as profiles
 from tasks.columns import tidy
-from tasks.data import DataError, Dataset, NothingNew, fingerprint, load, schema_changes, split, validate
+from tasks.data import DataError, Dataset, NothingNew, fingerprint, load, split, validate
 from tasks.policy import Policy
 from tasks.policy_file import load as load_policy
 from tasks.records import Profile, Span
@@ -514,6 +514,10 @@ def profile(dataset: Dataset) -> Profile:
     )
 
 
+def upstream_changes(recent: Dataset, profile: Profile) -> tuple[str, ...]:
+    return upstream.changes(recent.features, profile.columns, profiles.count(recent.features, profile.columns))
+
+
 def changed(dataset: Dataset, **columns: Any) -> Dataset:
     features = tidy(dataset.features.assign(**columns))
     return Dataset(features=features, target=dataset.target, time=dataset.time)
@@ -521,9 +525,9 @@ def changed(dataset: Dataset, **columns: Any) -> Dataset:
 
 def test_unchanged_columns_and_no_rows_give_no_schema_change(place: Stores) -> None:
     dataset = read(policy(), place)
-    assert schema_changes(dataset, profile(dataset)) == ()
-    assert schema_changes(dataset.take(slice(0, 0)), profile(dataset)) == ()
-    assert schema_changes(dataset.take(slice(0, 3)), profile(dataset)) == ()
+    assert upstream_changes(dataset, profile(dataset)) == ()
+    assert upstream_changes(dataset.take(slice(0, 0)), profile(dataset)) == ()
+    assert upstream_changes(dataset.take(slice(0, 3)), profile(dataset)) == ()
 
 
 def test_schema_changes_are_named_one_sentence_each(place: Stores) -> None:
@@ -531,7 +535,7 @@ def test_schema_changes_are_named_one_sentence_each(place: Stores) -> None:
     words = ["basic"] * 540 + ["ultra"] * 60
     recent = changed(dataset, plan=words, size=["big"] * 600, fresh=1.0)
     recent = Dataset(features=recent.features.drop(columns="noise"), target=recent.target, time=recent.time)
-    found = schema_changes(recent, profile(dataset))
+    found = upstream_changes(recent, profile(dataset))
     assert len(found) == 4
     for part in ("'noise' is gone", "'fresh' is new", "'size' was a number and is a category now", "'ultra' in 10%"):
         assert any(part in sentence for sentence in found), part
@@ -539,7 +543,7 @@ def test_schema_changes_are_named_one_sentence_each(place: Stores) -> None:
 
 def test_a_column_of_nulls_has_not_changed_its_kind(place: Stores) -> None:
     dataset = read(policy(), place)
-    assert schema_changes(changed(dataset, plan=None), profile(dataset)) == ()
+    assert upstream_changes(changed(dataset, plan=None), profile(dataset)) == ()
 
 
 def test_many_categories_that_did_not_change_are_no_change_however_many_columns_there_are(place: Stores) -> None:
@@ -551,14 +555,38 @@ def test_many_categories_that_did_not_change_are_no_change_however_many_columns_
         return Dataset(features=tidy(features), target=like.target, time=like.time)
 
     for _ in range(30):
-        noticed += bool(schema_changes(words(several), profile(words(several))))
+        noticed += bool(upstream_changes(words(several), profile(words(several))))
     assert noticed <= 1
+
+
+def test_of_a_table_with_new_names_each_column_is_told_and_the_first_ones_are_told_apart(place: Stores) -> None:
+    """Whoever compared each lost column with each new one would take a minute for three thousand of them."""
+    several = read(policy(), place).take(slice(0, 50))
+    wide = pd.DataFrame({f"customer_feature_{number}": np.arange(50.0) for number in range(300)})
+    before = Dataset(features=wide, target=several.target, time=several.time)
+    renamed = wide.rename(columns=lambda name: name.replace("feature", "input"))
+    after = Dataset(features=renamed, target=several.target, time=several.time)
+    found = upstream_changes(after, profile(before))
+    assert (
+        len([one for one in found if " is gone" in one]) == len([one for one in found if one.endswith("is new")]) == 300
+    )
+    assert found[0] == "column 'customer_feature_0' is gone; did you mean 'customer_input_0'?"
+    assert len([one for one in found if "did you mean" in one]) == 5
+
+
+def test_what_became_infinite_is_told_with_its_share(place: Stores) -> None:
+    dataset = read(policy(), place)
+    noise = dataset.features["noise"].to_numpy(copy=True)
+    noise[: len(noise) // 4] = np.inf
+    assert upstream_changes(changed(dataset, noise=noise), profile(dataset)) == (
+        "column 'noise' is infinite in 25% of rows, where it was in 0%",
+    )
 
 
 def test_a_rare_new_category_is_no_change(place: Stores) -> None:
     dataset = read(policy(), place)
     words = [*dataset.features["plan"][:598], "ultra", "ultra"]
-    assert schema_changes(changed(dataset, plan=words), profile(dataset)) == ()
+    assert upstream_changes(changed(dataset, plan=words), profile(dataset)) == ()
 
 
 # --- Real data -----------------------------------------------------------------------------------------------------
