@@ -37,8 +37,9 @@ WORKDIR /opt/backstop
 # There is no git here: what was built from which commit is said when it is built, and stands in every MLflow run.
 ARG REVISION=""
 LABEL org.opencontainers.image.title="backstop" org.opencontainers.image.revision="${REVISION}"
-# HOME and USER: the user has no entry in /etc/passwd, so that any other number does as well. The Prefect settings are
-# those that docs/deploy.md asks of every worker and flow.
+# HOME and USER: the user has no entry in /etc/passwd, so that any other number does as well. Prefect's server copies
+# its pages when it starts, by default to beside its code, where nobody may write: it would go on without pages. The
+# other Prefect settings are those that docs/deploy.md asks of every worker and flow.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -48,6 +49,7 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     BACKSTOP_REVISION=${REVISION} \
     MPLCONFIGDIR=/tmp/matplotlib \
     PREFECT_HOME=/tmp/prefect \
+    PREFECT_SERVER_UI_STATIC_DIRECTORY=/tmp/prefect-pages \
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30 \
     PREFECT_CLIENT_MAX_RETRIES=7 \
     PREFECT_CLIENT_RETRY_EXTRA_CODES=500 \

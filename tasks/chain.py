@@ -23,6 +23,8 @@ from tasks import schema
 from tasks.progress import Progress, silent
 
 _LINKS = schema.chain
+_STREAMED = {"yield_per": 1000}
+"""Rows that are read at once; left to itself PostgreSQL's driver fetches all of a table before the first is seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +171,11 @@ def _misfits(connection: Connection, model: str, progress: Progress) -> Iterator
     rows: dict[str, dict[str, str]] = {}
     for done, (name, kind) in enumerate(KINDS.items()):
         progress(done, len(KINDS), f"rows of {model} in the ledger")
-        rows[name] = {str(row.key): _fingerprint(name, row) for row in connection.execute(kind.rows(model))}
+        read = connection.execute(kind.rows(model), execution_options=_STREAMED)
+        rows[name] = {str(row.key): _fingerprint(name, row) for row in read}
     progress(len(KINDS), len(KINDS), f"rows of {model} in the ledger")
-    links = connection.execute(select(_LINKS).where(_LINKS.c.model == model).order_by(_LINKS.c.position))
+    chain = select(_LINKS).where(_LINKS.c.model == model).order_by(_LINKS.c.position)
+    links = connection.execute(chain, execution_options=_STREAMED)
     before, last = "", 0
     for link in links:
         if link.position != last + 1:

@@ -198,14 +198,18 @@ class Image:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(source.parents[len(parts) - depth - 1] if len(parts) > depth else source)
 
-    def call(self, *command: str, cwd: str = "/opt/backstop", **environment: str) -> subprocess.CompletedProcess[str]:
-        """A command as the container would run it: through the entrypoint, with ENV and what is given, nothing else."""
+    def surroundings(self, **environment: str) -> dict[str, str]:
+        """The environment of a container: ENV and what is given, nothing else."""
         kept = {name: value for name, value in self.environment.items() if name != "PATH"}
         path = f"{self.at('/opt/venv/bin')}:/usr/bin:/bin"
+        return {**kept, "PATH": path, "TMPDIR": str(self.folder / "tmp"), **environment}
+
+    def call(self, *command: str, cwd: str = "/opt/backstop", **environment: str) -> subprocess.CompletedProcess[str]:
+        """A command as the container would run it: through the entrypoint."""
         return subprocess.run(
             [self.entrypoint, *command],
             cwd=self.at(cwd),
-            env={**kept, "PATH": path, "TMPDIR": str(self.folder / "tmp"), **environment},
+            env=self.surroundings(**environment),
             capture_output=True,
             text=True,
             check=False,

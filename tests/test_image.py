@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+import httpx
 import pytest
 from image import Image, instructions, locked, sent
+from prefect_live import Program
+from servers import free_port, until
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -153,6 +156,30 @@ def test_commands_and_gateway_say_what_they_take(image: Image) -> None:
         done = image.call(*command, cwd="/", NO_COLOR="1", PREFECT_HOME=str(image.folder / "tmp"))
         assert done.returncode == 0, (command, done.stderr)
         assert word in done.stdout, command
+
+
+@LINKED
+@pytest.mark.slow
+def test_prefects_server_has_its_pages_although_nobody_may_write_beside_its_code(image: Image) -> None:
+    """It copies them when it starts. Where it cannot it says so in its log and goes on: no form, no answer to click."""
+    place = image.environment["PREFECT_SERVER_UI_STATIC_DIRECTORY"]
+    assert place.startswith("/tmp/")  # noqa: S108  of the container: all that it may write beside its home
+    port = free_port()
+    environment = image.surroundings(
+        PREFECT_HOME=str(image.at("/var/lib/backstop")), PREFECT_SERVER_UI_STATIC_DIRECTORY=str(image.at(place))
+    )
+    command = [image.entrypoint, "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    server = Program("server", command, environment, image.at("/tmp/server.log"))  # noqa: S108  see above
+    server.launch()
+    try:
+        address = f"http://127.0.0.1:{port}"
+        until(lambda: httpx.get(f"{address}/api/health").is_success, told=f"no server; {server.said()}", every=0.5)
+        shown = httpx.get(address, headers={"Accept": "text/html"}, follow_redirects=True)
+    finally:
+        server.end()
+    assert (shown.status_code, shown.headers["content-type"].partition(";")[0]) == (200, "text/html")
+    assert "<title>Prefect" in shown.text
+    assert image.at(f"{place}/v1/index.html").is_file()
 
 
 # The entrypoint.

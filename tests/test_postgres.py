@@ -8,10 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import psycopg
 import pytest
 from servers import Postgres
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
 from tasks.ledger import Ledger, StaleDecision
@@ -106,6 +109,25 @@ def test_moments_come_back_in_utc_whatever_the_servers_zone(ledger: Ledger) -> N
     served = ledger.serving_at("churn", T0)
     assert served is not None
     assert ledger.serving_at("churn", T0 - MINUTE) is None
+
+
+def test_the_chain_is_checked_some_rows_at_a_time(ledger: Ledger) -> None:
+    """Verdicts are long: left to itself the driver would fetch all of a ledger's before the first is looked at."""
+    for number in range(3):
+        promote(ledger, str(number + 1), number)
+    asked: list[tuple[str, bool]] = []
+
+    def note(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        asked.append((statement, isinstance(cursor, psycopg.ServerCursor)))
+
+    event.listen(Engine, "after_cursor_execute", note)
+    try:
+        assert ledger.misfits("churn") == ()
+    finally:
+        event.remove(Engine, "after_cursor_execute", note)
+    read = [kept for statement, kept in asked if "ORDER BY" in statement and "LIMIT" not in statement]
+    assert len(read) > 5
+    assert all(read)
 
 
 def test_verdicts_facts_and_versions_are_kept(ledger: Ledger) -> None:

@@ -252,6 +252,14 @@ def test_the_runs_start_from_the_image_that_the_worker_has(tmp_path: Path) -> No
         Pool.read("kubernetes", str(said["BACKSTOP_IMAGE"]))
 
 
+def test_whoever_asks_a_server_in_docker_has_the_file_with_what_the_server_asks_for() -> None:
+    services = yaml.safe_load((ROOT / "deploy" / "docker" / "compose.yaml").read_text("utf-8"))["services"]
+    asking = {name for name, one in services.items() if "PREFECT_API_URL" in one.get("environment", {})}
+    assert asking == {"release", "worker", "gateway", "listener"}
+    for name in asking:
+        assert "/etc/backstop/backstop.env:/run/secrets/backstop:ro" in services[name]["volumes"], name
+
+
 def test_every_command_of_the_containers_is_one_that_there_is() -> None:
     """Of the manifests and of Docker's file, which no cluster and no engine has tried here."""
     services = yaml.safe_load((ROOT / "deploy" / "docker" / "compose.yaml").read_text("utf-8"))["services"]
