@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +47,7 @@ class Agreement:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Coarse:
+class _Coarse(NamedTuple):
     """The ranks of n numbers by cell.
 
     Attributes:

@@ -7,9 +7,8 @@ they look at overlapping rows, and often at the same ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.decide import phrase
 from tasks.records import Finding, Signals
@@ -28,8 +27,7 @@ _PARTS = {"drift": 3.0, "performance": 2.0, "multivariate": 1.0, "concept": 1.0,
 categories; performance for the floor and the drop; prediction for two halves and for broken answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(NamedTuple):
     """What one evaluation may spend.
 
     Attributes:

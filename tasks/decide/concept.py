@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -36,8 +35,7 @@ PLANNED = 365
 """Looks at which bets restart; a version that serves longer than a year is judged on, without restarts."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Errors:
+class _Errors(NamedTuple):
     """Shape (looks,) each.
 
     Attributes:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.decide import phrase
 from tasks.decide.arms import Counts, not_worse, still_needed, worse
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 _SLOW = 0.05  # of the requests may be slower than a p95
 
 
-@dataclass(frozen=True, slots=True)
-class _Metric:
+class _Metric(NamedTuple):
     """One thing that is compared.
 
     Attributes:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,8 +21,7 @@ _LEAST_ROWS = 10  # below that the interval of a rank correlation means nothing
 _SEVERITY: dict[Outcome, int] = {"exempt": 0, "ok": 1, "unknown": 2, "breach": 3}
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """Something that moved between production and the candidate.
 
     Attributes:
@@ -43,8 +41,7 @@ class Move:
     explained: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Event:
+class _Event(NamedTuple):
     """A decision, and on how many rows it was taken."""
 
     name: str
