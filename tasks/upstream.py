@@ -24,12 +24,16 @@ upstream, and no budget counts it."""
 _HINTS = 5
 """Lost columns that are compared with every new one, to say what became of them; a table that was made anew has
 thousands of both."""
+_TOLD = 20
+"""Columns that are told one by one, of those that are gone, new or changed; who is on call reads this."""
 
 
 def changes(
     features: pd.DataFrame, reference: Sequence[ColumnProfile], recent: Sequence[ColumnProfile]
 ) -> tuple[str, ...]:
-    """What changed since a model was trained, one sentence each; nothing where there are no rows to tell.
+    """What changed since a model was trained, a sentence each; nothing where there are no rows to tell.
+
+    Of very many one sentence says how many more there are.
 
     Args:
         features: n recent rows, tidy.
@@ -41,14 +45,21 @@ def changes(
     here, known = set(features.columns), {column.name: column for column in reference}
     fresh = [name for name in features.columns if name not in known]
     gone = [name for name in known if name not in here]
-    found = [f"column {name!r} is gone{near(name, fresh) if place < _HINTS else ''}" for place, name in enumerate(gone)]
-    found += [f"column {name!r} is new" for name in fresh]
+    lost = [f"column {name!r} is gone{near(name, fresh) if place < _HINTS else ''}" for place, name in enumerate(gone)]
     confidence = 1 - _BY_CHANCE / max(len(known), 1)
     counted = {column.name: column for column in recent}
-    for name in features.columns:
-        if name in known and (change := _change(features, counted[name], known[name], confidence)):
-            found.append(change)
-    return tuple(found)
+    there = (name for name in features.columns if name in known)
+    other = [change for name in there if (change := _change(features, counted[name], known[name], confidence))]
+    return (
+        *_first(lost, "columns are gone"),
+        *_first([f"column {name!r} is new" for name in fresh], "columns are new"),
+        *_first(other, "columns changed what they hold"),
+    )
+
+
+def _first(sentences: list[str], others: str) -> list[str]:
+    more = len(sentences) - _TOLD
+    return [*sentences[:_TOLD], f"{more:,} more {others}"] if more > 1 else sentences
 
 
 def _change(features: pd.DataFrame, now: ColumnProfile, before: ColumnProfile, confidence: float) -> str:

@@ -567,9 +567,9 @@ def test_of_a_table_with_new_names_each_column_is_told_and_the_first_ones_are_to
     renamed = wide.rename(columns=lambda name: name.replace("feature", "input"))
     after = Dataset(features=renamed, target=several.target, time=several.time)
     found = upstream_changes(after, profile(before))
-    assert (
-        len([one for one in found if " is gone" in one]) == len([one for one in found if one.endswith("is new")]) == 300
-    )
+    for what in (" is gone", " is new"):
+        assert len([one for one in found if what in one]) == 20
+    assert [one for one in found if "column '" not in one] == ["280 more columns are gone", "280 more columns are new"]
     assert found[0] == "column 'customer_feature_0' is gone; did you mean 'customer_input_0'?"
     assert len([one for one in found if "did you mean" in one]) == 5
 
