@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,18 +179,23 @@ def naive(column: pd.Series[Any], reference: ColumnProfile) -> tuple[int, ...]:
 
 
 def beside_peers(folder: Path, rows: int, rounds: int) -> Iterator[Line]:
-    """Backstop and each peer on the same two files, in turn; one that fails here is told and has no figure."""
+    """Backstop and each peer on the same two files, in turn; one that is there and fails keeps no limit."""
     files = [write(folder / f"{name}.parquet", rows, GROUP, seed=seed, shift=shift) for name, seed, shift in _FILES]
     for name, (called, own, limit) in PEERS.items():
-        home = _home(name)
+        home, told = _home(name), f"{called}, {rows / 1e6:g}M rows: share of its time"
         if home is None:
-            print(f"{called}: not installed (DRIFT_PEERS names the Pythons of environments that have it)", flush=True)
+            yield Line(what=told, value=math.nan, told="not installed: DRIFT_PEERS names Pythons that have it")
             continue
         flags = [*map(str, files), *(["--numbers"] if name in NUMBERS_ONLY else [])]
+        pairs = []
         try:
-            pairs = [(measured(sys.executable, own, *flags), measured(home, name, *flags)) for _ in range(rounds)]
-        except RuntimeError as error:
+            for _ in range(rounds):
+                mine = measured(sys.executable, own, *flags)
+                with _theirs():
+                    pairs.append((mine, measured(home, name, *flags)))
+        except PeerFailed as error:
             print(f"{called}: {error}", flush=True)
+            yield Line(what=told, value=math.nan, limit=limit, told=f"not measured: {str(error).splitlines()[-1][:80]}")
             continue
         seconds, grown = (
             [statistics.median(one[what] for one in both) for both in zip(*pairs, strict=True)] for what in _COSTS
@@ -235,6 +241,19 @@ _PATIENCE = 90.0
 """Seconds that a peer has for less than a million values of one shape."""
 _FILES = (("reference", 5, 0.0), ("recent", 6, SHIFT))
 _COSTS = ("cpu", "extra")
+
+
+class PeerFailed(RuntimeError):
+    """A peer did not come to its end."""
+
+
+@contextmanager
+def _theirs() -> Iterator[None]:
+    """What goes wrong here is the peer's, and no fault of ours."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerFailed(str(error)) from error
 
 
 def _home(contender: str) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from pathlib import Path
 
@@ -50,6 +52,21 @@ def test_a_streamed_file_takes_the_memory_of_one_column_and_no_more(tmp_path: Pa
 def test_a_contender_that_fails_is_no_result() -> None:
     with pytest.raises(RuntimeError, match="failed"):
         drift_speed.measured(sys.executable, "streamed", "nothing.parquet", "nothing.parquet")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_peer_that_fails_keeps_no_limit_and_one_that_is_missing_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: bool
+) -> None:
+    if there:
+        (tmp_path / "evidently.py").write_text("raise ImportError('of another pandas')\n", "utf-8")
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("DRIFT_PEERS", sys.executable if there else "")
+    monkeypatch.setattr(drift_speed, "PEERS", {"evidently": drift_speed.PEERS["evidently"]})
+    (line,) = drift_speed.beside_peers(tmp_path, 1000, 1)
+    assert math.isnan(line.value)
+    assert (line.limit is None, line.ok) == (not there, not there)
+    assert ("of another pandas" if there else "not installed") in line.told
 
 
 def test_the_exponent_is_that_of_the_growth() -> None:

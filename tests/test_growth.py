@@ -129,7 +129,7 @@ def test_a_version_that_has_served_for_months_is_as_quiet_as_a_young_one() -> No
     assert found.sizes == [3, 40]
 
 
-@pytest.mark.parametrize("name", ["gate", "triggers", "versions", "moves", "decisions", "chain"])
+@pytest.mark.parametrize("name", ["gate", "triggers", "versions", "moves", "decisions", "chain", "models"])
 def test_every_curve_can_be_measured(home: Home, name: str) -> None:
     measure, _, few = growth.CURVES[name]
     with warnings.catch_warnings():
