@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flows import pages
 from flows.steps import concluded, step
 from tasks.case import Case
 from tasks.dossier import Dossier
-from tasks.progress import Progress, silent
+from tasks.progress import Course, Progress, silent
 from tasks.records import Report, Standing, Verdict
 from tasks.retrial import reach
 
@@ -50,9 +51,11 @@ async def follow(case: Case, flow: str, standing: Standing, made: Made, verdicts
             await step(promotion.refuse, again=True)(case, standing, version, judged)
         return concluded(case, flow, decision, judged.reason, verdicts=verdicts, candidate=version)
     if version is None:
+        course = Course(pages.progress(case.model), f"shadow of {case.model}", 1)
         compared = reach(
             await step(promotion.compare, name="shadow", again=True)(case, standing, made.fitted.model, made.profile)
         )
+        course.past()
         line = f"the candidate would be staged; shadow says {compared.decision}: {compared.reason}"
         would = _WOULD[compared.decision]
         if would == "promoted" and case.policy.rollout is not None and standing.production is not None:
@@ -71,7 +74,9 @@ async def advance(case: Case, flow: str, standing: Standing, verdicts: tuple[Ver
     """From Staging to Production, as far as the evidence carries."""
     from tasks import promotion  # noqa: PLC0415  see gate()
 
+    course = Course(pages.progress(case.model), f"shadow and promotion of {case.model}", 1)
     step_taken = await step(promotion.advance, name="shadow and promote", again=True)(case, standing)
+    course.past()
     return concluded(
         case,
         flow,

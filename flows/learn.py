@@ -26,6 +26,7 @@ from flows.steps import answered_for, begin, concluded, published, reconciled, s
 from tasks import feedback
 from tasks.case import Case, check_plugins
 from tasks.dossier import Dossier
+from tasks.progress import Course
 from tasks.records import Report, Standing, Verdict
 from tasks.retrial import reach
 
@@ -88,11 +89,15 @@ async def _learn(case: Case) -> tuple[Report, bool]:
         return concluded(case, "learn", "kept", moved), False
     from tasks import learning  # noqa: PLC0415  seconds of imports, which the quiet path does without
 
+    course = Course(pages.progress(case.model), f"learning of {case.model}", 2)
     studied = await step(learning.study, again=True)(case, standing, found)
-    return await _concluded(case, standing, studied)
+    course.past()
+    concluding = await _concluded(case, standing, studied, course)
+    course.end()
+    return concluding
 
 
-async def _concluded(case: Case, standing: Standing, studied: Studied) -> tuple[Report, bool]:
+async def _concluded(case: Case, standing: Standing, studied: Studied, course: Course) -> tuple[Report, bool]:
     """What the feedback leads to."""
     from tasks import learning  # noqa: PLC0415  see _learn()
 
@@ -111,7 +116,8 @@ async def _concluded(case: Case, standing: Standing, studied: Studied) -> tuple[
         return concluded(case, "learn", "set-aside", verdict.reason, verdicts=(verdict,)), True
     with tempfile.TemporaryDirectory(prefix="backstop-") as scratch:
         made = await step(learning.make, name="learn")(case, studied, verdict, Path(scratch))
-        judged = await step(gate, again=True)(case, standing, made, progress=pages.progress(case))
+        course.past()
+        judged = await step(gate, again=True)(case, standing, made, progress=pages.progress(case.model))
         report = await follow(case, "learn", standing, made, (verdict, judged))
     return _with_fate(case, report), True
 

@@ -121,15 +121,15 @@ def _keep(case: Case, run_id: str, pictures: tuple[Picture, ...]) -> None:
         _log.exception("the pictures of %s could not be kept in MLflow run %s", case.model, run_id)
 
 
-def progress(case: Case) -> Progress:
+def progress(of: str) -> Progress:
     """To be called from a step's thread with (done, of, what); shows a bar for each thing that takes long.
 
     What is over within two seconds shows none, and no bar moves more often than that.
 
     Args:
-        case: Whose step it is.
+        of: Whose steps they are: a model, or a word for several.
     """
-    return _Bars(f"progress-{case.model.lower().replace('_', '-')}").told
+    return _Bars(f"progress-{of.lower().replace('_', '-')}").told
 
 
 class _Bars:

@@ -83,7 +83,7 @@ async def _retrain(case: Case, event: str | None, urgency: str, *, replayed: boo
     standing = await reconciled(case)
     if standing.staged is not None and event is None:
         return await judge_again(case, "retrain", standing)
-    told = pages.progress(case)
+    told = pages.progress(case.model)
     observed = await step(observe, again=True)(case, standing, event=event, urgency=urgency, progress=told)  # type: ignore[arg-type]
     basis = None if replayed else observed.basis
     dossier = Dossier("triggers", {"signals": observed.signals, "rules": case.policy.triggers}, basis=basis)

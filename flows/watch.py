@@ -39,6 +39,7 @@ from tasks.glance import Glance
 from tasks.ledger import Ledger, StaleDecision
 from tasks.policy import Policy
 from tasks.policy_file import PolicyError, load_many
+from tasks.progress import Course
 from tasks.records import Report
 from tasks.report import SERIOUS, brief, tick_name
 from tasks.stores import Stores
@@ -86,6 +87,7 @@ async def watch(
     reports: list[Report] = []
     policies, broken, unread = _readable(policy, dry_run=dry_run)
     glance, tidy = Glance(Stores.from_environment().tracking), Tidy()
+    course = Course(pages.progress("all-models"), f"models watched, of {len(policies):,}", len(policies))
     for number, loaded in enumerate(policies):
         try:
             case = open_case(
@@ -102,6 +104,8 @@ async def watch(
             reports += await _asked(case)
             await tidy(case)
             await events.emit(case, ())
+        course.past()
+    course.end()
     if not (dry_run or as_of or broken):  # of a policy that cannot be read nobody knows what it needs
         for line in await asyncio.to_thread(_swept, policies):
             get_run_logger().info("retention: %s", line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections import OrderedDict
@@ -21,7 +22,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterFlowRunId,
 )
 from prefect.client.schemas.objects import Artifact
-from scene import CHANGED, FIRST, QUIET, Ran, Scene, run
+from scene import CHANGED, FIRST, QUIET, Ran, Scene, day, run
 
 from flows import pages
 from flows.promote import promote
@@ -29,7 +30,8 @@ from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.watch import watch
 from rehearsal.traffic import Faults
-from tasks import canvas, tracking
+from tasks import canvas, promotion, tracking
+from tasks import watch as watching
 from tasks.case import Case
 from tasks.progress import Course
 
@@ -134,7 +136,8 @@ def test_a_training_is_named_after_its_triggers_while_it_goes_on(first: Scene, m
     seen = page(first.run(retrain, CHANGED))
     assert "retrain churn: drift + performance + concept" in names
     wanted = ("evaluation of churn", "candidate of churn", "evidence about the candidate of churn")
-    assert seen.bars == dict.fromkeys(wanted, 100.0)
+    assert {what: seen.bars[what] for what in wanted} == dict.fromkeys(wanted, 100.0)
+    assert set(seen.bars) <= {*wanted, "shadow and promotion of churn"}
     assert seen.name == "retrain churn: drift + performance + concept"
     assert {"observe churn", "split rows churn", "train churn", "gate churn"} <= set(seen.steps)
     rows = json.loads(seen.artifacts["gate-churn"])
@@ -208,7 +211,7 @@ def bars(first: Scene, doing: Callable[[Any], None], last: float | None = None) 
     async def working() -> list[Any]:
         case = first.case(QUIET)
         with case.ledger:
-            await step(told)(case, pages.progress(case))
+            await step(told)(case, pages.progress(case.model))
             for _ in range(10 if last is None else 400):
                 await asyncio.sleep(0.05)
                 if last is not None and last in await said():
@@ -249,3 +252,32 @@ def test_what_stands_still_for_two_seconds_has_a_bar_and_what_is_over_has_none(
         time.sleep(0.3)  # and never comes to its end
 
     assert bars(first, fit, 25) == {"candidate of churn": 25}
+
+
+def slowly(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """Something that takes its time before it does what it does."""
+    real = getattr(owner, name)
+
+    def slow(*given: Any, **named: Any) -> Any:
+        time.sleep(0.6)
+        return real(*given, **named)
+
+    monkeypatch.setattr(owner, name, functools.wraps(real)(slow))
+
+
+def test_a_shadow_that_takes_long_has_a_bar(waiting: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "_PACE", 0.05)
+    slowly(monkeypatch, promotion, "advance")
+    assert "shadow and promotion of churn" in page(waiting.run(retrain, CHANGED + 1)).bars
+
+
+def test_a_watch_over_several_models_says_how_many_it_has_looked_at(
+    first: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = first.policy("other", model="other", data={"source": "churn.csv"})
+    quick = page(run(watch, policy=f"{other},{first.policy()}", as_of=day(FIRST + 1)))
+    assert quick.bars == {}
+    monkeypatch.setattr(pages, "_PACE", 0.05)
+    slowly(monkeypatch, watching, "tick")
+    shown = page(run(watch, policy=f"{other},{first.policy()}", as_of=day(FIRST + 2))).bars
+    assert list(shown) == ["models watched, of 2"]
