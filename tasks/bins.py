@@ -166,11 +166,14 @@ def _points(quantiles: Floats, lowest: bool, highest: bool) -> tuple[float, ...]
 def steps_at(values: Ranked, points: tuple[float, ...]) -> Steps:
     """The distribution function of other rows at the same points."""
     at = np.asarray(points, dtype=np.float64)
-    return Steps(at=points, below=tuple(values.below(at).tolist()), upto=tuple(values.upto(at).tolist()))
+    below, upto = values.below_and_upto(at)
+    return Steps(at=points, below=tuple(below.tolist()), upto=tuple(upto.tolist()))
 
 
 def _finite(values: Ranked) -> Ranked:
-    first, last = np.searchsorted(values.values, -np.inf, side="right"), np.searchsorted(values.values, np.inf)
+    bounds = alike(np.array([-np.inf, np.inf]), values.values.dtype)
+    first = np.searchsorted(values.values, bounds[0], side="right")
+    last = np.searchsorted(values.values, bounds[1], side="left")
     ends = values.ends
     if ends is not None:
         ends = ends[first:last] - (ends[first - 1] if first else 0)

@@ -35,6 +35,9 @@ Counts = NDArray[np.int64]
 _SPREAD = 1 << 16
 """Whole numbers that lie less far apart are counted one by one, and so many of them at a time."""
 
+_PAIRS = 1 << 18
+"""Bytes from which on two at a time are counted: there are more pairs than values, and all of them are added up."""
+
 _MANY = 1 << 14
 """Different texts from which on Arrow counts with them faster than Python does."""
 
@@ -91,6 +94,15 @@ class Ranked:
     def below(self, points: Floats) -> Counts:
         """Rows that hold less than each point, shape (m,)."""
         return self._rows(np.searchsorted(self.values, _alike(points, self.values.dtype, np.inf), side="left"))
+
+    def below_and_upto(self, points: Floats) -> tuple[Counts, Counts]:
+        """Both, for less than twice the time: only points that rows hold are looked up again."""
+        wanted = _alike(points, self.values.dtype, np.inf)
+        first = np.searchsorted(self.values, wanted, side="left")
+        held = np.flatnonzero(np.take(self.values, first, mode="clip") == points) if self.values.size else first[:0]
+        last = first.copy()
+        last[held] = np.searchsorted(self.values, wanted[held], side="right")
+        return self._rows(first), self._rows(last)
 
     def upto(self, points: Floats) -> Counts:
         """Rows that hold at most each point, shape (m,)."""
@@ -222,7 +234,8 @@ def ranked(values: NDArray[Any], *, own: bool = False) -> Ranked:
     rows = values if own else np.sort(values)
     if rows.dtype != np.float32:  # which has half the bytes
         rows = rows.astype(np.float64 if rows.dtype.itemsize > 2 else np.float32, copy=False)
-    present = int(np.searchsorted(rows, np.nan, side="left"))
+    # A point of another type would make numpy convert all of the rows.
+    present = int(np.searchsorted(rows, rows.dtype.type(np.nan), side="left"))
     return Ranked(rows[:present], None, int(rows.size) - present)
 
 
@@ -237,23 +250,54 @@ def whole(values: NDArray[Any]) -> Ranked | None:
     """
     if values.dtype.kind not in "iu" or not values.size:
         return None
-    low, high = int(values.min()), int(values.max())
-    if high - low >= _SPREAD:
-        return None
-    if low >= 0 and high < _SPREAD:
-        low = 0  # taking it off would cost as much as counting
-    rows = _tallied(values, low, high - low + 1)
+    if (rows := None if values.dtype.itemsize == 1 else _small(values)) is None:
+        low, high = int(values.min()), int(values.max())
+        if high - low >= _SPREAD:
+            return None
+        rows = _tallied(values, low, high - low + 1)
+    else:
+        low = 0
     seen = np.flatnonzero(rows)
     return ranked_levels((seen + low).astype(np.float64), rows[seen], 0)
 
 
+def _small(values: NDArray[Any]) -> Counts | None:
+    """How many of the values are 0, 1 and so on; None where one is negative or large.
+
+    What a block holds is looked at while it is in the processor's cache, so all of them are read from memory once.
+    """
+    rows = np.zeros(0, dtype=np.int64)
+    for start in range(0, values.size, _SPREAD):
+        block = values[start : start + _SPREAD]
+        if block.min() < 0 or block.max() >= _SPREAD:
+            return None
+        found = np.bincount(block.astype(np.int64, copy=False), minlength=rows.size)
+        found[: rows.size] += rows
+        rows = found
+    return rows
+
+
 def _tallied(values: NDArray[Any], low: int, size: int) -> Counts:
     """How many of the values are ``low``, one more, and so on, shape (size,)."""
+    if values.dtype.itemsize == 1 and values.size >= _PAIRS:
+        tally: Counts = _tallied_bytes(values)[np.arange(low, low + size) & 0xFF]
+        return tally
     rows, at_a_time = np.zeros(size, dtype=np.int64), max(size, _SPREAD)
     for start in range(0, values.size, at_a_time):
         block = values[start : start + at_a_time].astype(np.int64, copy=False)
         rows += np.bincount(block - low if low else block, minlength=size)
     return rows
+
+
+def _tallied_bytes(values: NDArray[Any]) -> Counts:
+    """How many of the values are each byte, shape (256,): counting two at a time takes half as long."""
+    even = values.size // 2 * 2
+    pairs, rows = np.ascontiguousarray(values[:even]).view(np.uint16), np.zeros((256, 256), dtype=np.int64)
+    for start in range(0, pairs.size, _PAIRS):
+        rows += np.bincount(pairs[start : start + _PAIRS], minlength=rows.size).reshape(rows.shape)
+    tally: Counts = rows.sum(axis=0) + rows.sum(axis=1)
+    tally[values[even:].view(np.uint8)] += 1
+    return tally
 
 
 def ranked_levels(values: Floats, rows: Counts, nulls: int) -> Ranked:

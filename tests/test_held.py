@@ -326,3 +326,43 @@ def test_objects_stay_text_for_they_were_looked_at_before() -> None:
     held = read(codes)
     assert (held.kind, held.present, held.nulls) == ("category", 2, 1)
     assert read(codes.astype("str")).kind == "number"
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+@pytest.mark.parametrize("rows", [1 << 18, (1 << 19) + 3])
+@pytest.mark.parametrize("every", [1, 2])
+def test_many_bytes_are_counted_as_few_are(dtype: type, rows: int, every: int) -> None:
+    ends = np.iinfo(dtype)
+    values = np.random.default_rng(rows).integers(ends.min, ends.max, rows * every, dtype=dtype, endpoint=True)[::every]
+    found, (known, counts) = ranked(values), np.unique(values, return_counts=True)
+    assert found.values.tolist() == known.tolist()
+    assert found.ends is not None
+    assert found.ends.tolist() == np.cumsum(counts).tolist()
+
+
+@pytest.mark.parametrize(
+    ("last", "dtype"),
+    [(3, np.int64), (-1, np.int64), (1 << 16, np.int64), (-(1 << 40), np.int64), (-1, np.int32), (1 << 31, np.uint32)],
+)
+def test_small_whole_numbers_are_counted_whatever_comes_last(last: int, dtype: type) -> None:
+    values = np.append(np.random.default_rng(1).poisson(20, 200_000), last).astype(dtype)
+    found, (known, counts) = ranked(values), np.unique(values, return_counts=True)
+    ends = np.arange(1, found.values.size + 1) if found.ends is None else found.ends
+    at = np.searchsorted(found.values, known, side="right") - 1
+    assert found.values[at].tolist() == known.tolist()
+    assert ends[at].tolist() == np.cumsum(counts).tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@given(
+    values=st.lists(st.floats(width=32) | st.sampled_from([0.0, -0.0, 0.5]), max_size=40),
+    points=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20),
+)
+def test_both_counts_at_once_are_those_one_after_the_other(
+    dtype: type, values: list[float], points: list[float]
+) -> None:
+    found = ranked(np.array(values, dtype=dtype))
+    at = np.unique([*points, *(value for value in values if math.isfinite(value))])
+    below, upto = found.below_and_upto(at)
+    assert below.tolist() == found.below(at).tolist() == [sum(value < one for value in values) for one in at]
+    assert upto.tolist() == found.upto(at).tolist() == [sum(value <= one for value in values) for one in at]
