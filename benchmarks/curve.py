@@ -6,15 +6,20 @@ import io
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from benchmarks.exponent import exponent
 from benchmarks.proof import Line
 
 LINEAR, CONSTANT = 1.1, 0.1
 """The largest exponents of what may grow with something, and of what may not."""
+LAST, TIMES = 1.25, 1.5
+"""The largest exponent of the last step alone, and how many times as much the largest size of what may not grow may
+take: a fit over all sizes would hide both, the first behind what does not grow, the second behind how far apart they
+are."""
 _MB = 1e6
 
 
@@ -39,31 +44,52 @@ class Curve:
     megabytes: list[float] = field(default_factory=list)
 
     def lines(self) -> Iterator[Line]:
-        """The exponents, for the table."""
-        span = f"{self.sizes[0]:,} to {self.sizes[-1]:,} {self.by}"
-        told = f"{1000 * self.seconds[0]:,.1f} to {1000 * self.seconds[-1]:,.1f} ms"
-        value = exponent(self.sizes, self.seconds)
-        yield Line(what=f"{self.what}, {span}: time", value=value, limit=self.most, told=told)
+        """The exponents, for the table, and what an exponent would hide."""
+        yield from self._lines("time", [1000 * one for one in self.seconds], "ms")
         if self.megabytes:
-            told = f"{self.megabytes[0]:,.1f} to {self.megabytes[-1]:,.1f} MB"
-            value = exponent(self.sizes, self.megabytes)
-            yield Line(what=f"{self.what}, {span}: memory", value=value, limit=self.most, told=told)
+            yield from self._lines("memory", self.megabytes, "MB")
 
-    def at(self, size: int, job: Callable[[], object], *, times: int = 5, memory: bool = True) -> None:
-        """Measure at one size; once more before that, which is not counted."""
-        job()
-        took = []
+    def _lines(self, name: str, values: Sequence[float], unit: str) -> Iterator[Line]:
+        what = f"{self.what}, {self.sizes[0]:,} to {self.sizes[-1]:,} {self.by}: {name}"
+        told = f"{values[0]:,.1f} to {values[-1]:,.1f} {unit}"
+        yield Line(what=what, value=exponent(self.sizes, values), limit=self.most, told=told)
+        if self.most <= CONSTANT:
+            yield Line(what=f"{what}, times as much", value=values[-1] / values[0], limit=TIMES)
+        elif len(self.sizes) > 2:
+            last = exponent(self.sizes[-2:], values[-2:])
+            yield Line(what=f"{what}, last step", value=last, limit=LAST, told=f"from {self.sizes[-2]:,}")
+
+    def over(self, jobs: Mapping[int, Callable[[], object]], *, times: int = 5, memory: bool = True) -> Self:
+        """Measure all sizes, one after the other and round after round, so that a slow minute slows all of them.
+
+        Args:
+            jobs: Size -> what is done; once more before the rounds, which is not counted.
+            times: Rounds.
+            memory: Measured too, in a round of its own.
+        """
+        for job in jobs.values():
+            job()
+        took: dict[int, list[float]] = {size: [] for size in jobs}
         for _ in range(times):
-            start = time.process_time()
-            job()
-            took.append(time.process_time() - start)
-        self.sizes.append(size)
-        self.seconds.append(statistics.median(took))
+            for size, job in jobs.items():
+                start = time.process_time()
+                job()
+                took[size].append(time.process_time() - start)
+        self.sizes.extend(jobs)
+        self.seconds.extend(statistics.median(one) for one in took.values())
         if memory:
-            tracemalloc.start()
-            job()
-            self.megabytes.append(tracemalloc.get_traced_memory()[1] / _MB)
-            tracemalloc.stop()
+            self.megabytes.extend(_taken(job) / _MB for job in jobs.values())
+        return self
+
+
+def _taken(job: Callable[[], object]) -> int:
+    """Bytes that Python's and numpy's objects took at most."""
+    tracemalloc.start()
+    try:
+        job()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def plotted(curves: list[Curve], path: Path) -> None:

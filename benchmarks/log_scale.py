@@ -27,6 +27,8 @@ AGES = (2, 100)
 BATCH = 500
 """Rows that a gateway writes at once."""
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
+_GROWS = 1 / 8
+"""The share of what grows with the weeks that writing may grow by: an id is looked for in each of them."""
 _FEATURES = {f"column_{number}": number * 1.25 for number in range(10)}
 _MODEL = "churn"
 
@@ -157,6 +159,12 @@ def _lines(found: dict[str, tuple[float, float]], rows: int) -> list[Line]:
         *(
             Line(what=f"rows written a second, {age} weeks", value=BATCH / took, told=f"one writer, {BATCH} at once")
             for age, took in zip(AGES, (quick, slow), strict=True)
+        ),
+        Line(
+            what=f"a batch written, {AGES[1]} weeks to {AGES[0]}",
+            value=slow / quick,
+            limit=_GROWS * AGES[1] / AGES[0],
+            told="an id is looked for in every week",
         ),
     ]
 

@@ -124,12 +124,23 @@ def test_homes_that_were_grown_hold_together_and_stay_quiet(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_a_version_that_has_served_for_months_is_as_quiet_as_a_young_one() -> None:
-    found = growth.tick_by_age([3, 40], Home(Path("unused")))
-    assert found.sizes == [3, 40]
+def test_a_version_that_has_served_for_months_asks_no_more_than_a_young_one(tmp_path: Path) -> None:
+    counts = []
+    for days in (3, 40):
+        now = datetime.now(UTC)
+        aged = quiet_home.make(tmp_path / str(days), models=0, rows=2_000, now=now, ago=timedelta(days=days))
+        begun = now - timedelta(days=days) + quiet_home.AGO
+        aged_home.requests(aged, days * 1440, start=begun, end=now + timedelta(hours=1))
+        aged_home.decisions(aged, days)
+        aged_home.tick(aged)  # it catches up
+        with asked() as questions:
+            assert aged_home.tick(aged) in {"healthy", "watching"}
+        counts.append(len([one for one in questions if "backstop_" in one[1]]))
+    young, old = counts
+    assert young == old > 5
 
 
-@pytest.mark.parametrize("name", ["gate", "triggers", "versions", "moves", "decisions", "chain", "models"])
+@pytest.mark.parametrize("name", growth.CURVES)
 def test_every_curve_can_be_measured(home: Home, name: str) -> None:
     measure, _, few = growth.CURVES[name]
     with warnings.catch_warnings():
@@ -143,4 +154,18 @@ def test_a_curve_that_grows_too_fast_is_short() -> None:
     sizes = [10, 100, 1000]
     steep = curve.Curve("x", "y", sizes=sizes, seconds=[one**1.2 / 1000 for one in sizes])
     linear = curve.Curve("x", "y", sizes=sizes, seconds=[one / 1000 for one in sizes])
-    assert [line.ok for one in (steep, linear) for line in one.lines()] == [False, True]
+    assert [line.ok for one in (steep, linear) for line in one.lines()] == [False, True, True, True]
+
+
+def test_what_a_fit_over_all_sizes_hides_is_short_too() -> None:
+    sizes = [10, 100, 1000]
+    bent = curve.Curve("x", "y", sizes=sizes, seconds=[1.0, 1.0, 30.0])
+    doubled = curve.Curve("x", "y", curve.CONSTANT, sizes=[10, 10**9], seconds=[1.0, 2.0])
+    assert [line.ok for one in (bent, doubled) for line in one.lines()] == [True, False, True, False]
+
+
+def test_all_sizes_are_measured_in_turn() -> None:
+    done: list[int] = []
+    found = curve.Curve("x", "y").over({size: lambda size=size: done.append(size) for size in (1, 2)}, times=2)
+    assert done == [1, 2, 1, 2, 1, 2, 1, 2]  # once before, two rounds, and for the memory
+    assert (found.sizes, len(found.seconds), len(found.megabytes)) == ([1, 2], 2, 2)

@@ -16,6 +16,7 @@ def test_the_quick_form_times_what_is_promised_and_lets_go_of_weeks() -> None:
     lines = log_scale.prove(quick=True)  # raises where a week is not gone
     assert [line.what for line in lines if line.limit is not None] == [
         "tick, 100 weeks to 2",
+        "a batch written, 100 weeks to 2",
         "a week goes, s",
         "a large week goes, s",
     ]
