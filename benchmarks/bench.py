@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from benchmarks import bench_page
@@ -31,7 +32,7 @@ from benchmarks.proof import Line, last
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".bench"
 BENCHMARKS: dict[str, int] = {
-    "drift_speed": 3,
+    "drift_speed": 1,
     "growth_drift": 1,
     "gate_speed": 1,
     "overheads": 1,
@@ -49,6 +50,10 @@ BENCHMARKS: dict[str, int] = {
 """How often each is run; once where it takes minutes and has its own rounds. In this order."""
 _LOOK = 0.2
 """Seconds between two looks at the memory."""
+_WIDE = 60
+"""Characters of it that are shown beside the bar."""
+_TAIL = 4096
+"""Bytes at the end of what was printed, among which the last line is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,12 +105,18 @@ def order(names: Sequence[str], rounds: int | None = None) -> list[str]:
     return [name for turn in range(max(wanted.values(), default=0)) for name in names if turn < wanted[name]]
 
 
-def run(command: Sequence[str], printed: Path) -> Run:
-    """One benchmark; what it prints goes into a file, its errors into one beside it."""
+def run(command: Sequence[str], printed: Path, told: Callable[[str], None] = lambda _line: None) -> Run:
+    """One benchmark; what it prints goes into a file, its errors into one beside it.
+
+    Args:
+        command: That starts it.
+        printed: The file.
+        told: What it prints, the last line of it, a few times a second.
+    """
     began = time.monotonic()
     with printed.open("wb") as out, printed.with_suffix(".err").open("wb") as err:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err)
-        with _watched(process.pid) as seen:
+        with _watched(process.pid, lambda: told(_newest(printed))) as seen:
             _, status, used = os.wait4(process.pid, 0)
     process.returncode = code = os.waitstatus_to_exitcode(status)
     text = printed.read_text("utf-8", errors="replace")
@@ -122,13 +133,26 @@ def run(command: Sequence[str], printed: Path) -> Run:
     )
 
 
+def _newest(printed: Path) -> str:
+    """The last line of what was printed, or of the errors beside it, whichever came later."""
+    files = sorted((printed, printed.with_suffix(".err")), key=lambda path: path.stat().st_mtime_ns)
+    for path in reversed(files):
+        with path.open("rb") as read:
+            read.seek(max(0, path.stat().st_size - _TAIL))
+            text = read.read().decode("utf-8", errors="replace").strip()
+        if text:
+            return text.rpartition("\n")[2].strip()
+    return ""
+
+
 @contextmanager
-def _watched(number: int) -> Iterator[list[int]]:
+def _watched(number: int, every: Callable[[], None]) -> Iterator[list[int]]:
     seen, over = [0], threading.Event()
 
     def look() -> None:
         while not over.wait(_LOOK):
             seen.append(resident(number))
+            every()
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -204,9 +228,13 @@ def _progress(names: Sequence[str]) -> Iterator[tuple[str, Run]]:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(names))
         for number, name in enumerate(names):
-            progress.update(task, description=f"{name} ({number + 1} of {len(names)})")
-            printed = FOLDER / f"{name}.txt"
-            one = run([sys.executable, "-m", f"benchmarks.{name}"], printed)
+            which, printed = f"{name} ({number + 1} of {len(names)})", FOLDER / f"{name}.txt"
+            progress.update(task, description=which)
+
+            def told(line: str, which: str = which) -> None:
+                progress.update(task, description=escape(f"{which}: {line[:_WIDE]}" if line else which))
+
+            one = run([sys.executable, "-u", "-m", f"benchmarks.{name}"], printed, told)
             console.rule(f"{name}, {one.wall:.0f} s")
             console.print(
                 printed.read_text("utf-8", errors="replace").rstrip(), markup=False, highlight=False, soft_wrap=True

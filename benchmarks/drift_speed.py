@@ -1,12 +1,12 @@
 """What drift costs on a million rows of fifty mixed columns, beside a pure read, a bare sort and the peers.
 
-``python -m benchmarks.drift_speed [--rows 1000000 --rounds 3]``. In one process, in turn: reading every value once (a
+``python -m benchmarks.drift_speed [--rows 1000000 --rounds 5]``. In one process, in turn: reading every value once (a
 sum of each column), counting the recent rows in a stored profile and judging them, sorting every number, and counting
-with the Kolmogorov-Smirnov distance asked for. Then, in turn and each in a process of its own, on ten of the fifty
-columns, one of each kind: Backstop with the profiling of the reference counted in, Evidently's PSI, NannyML, and on the
-numbers alibi-detect and scipy; and less usual columns by themselves, beside Evidently. Beside time: counts that are
-equal to naive ones, distances beside the exact ones, the memory beyond the rows, and that of ten million rows which are
-streamed from a Parquet file.
+with the Kolmogorov-Smirnov distance asked for. Then, in turn and each in a process of its own, on the same columns:
+Backstop with the profiling of the reference counted in, Evidently's PSI, NannyML, and on the numbers alibi-detect and
+scipy; and less usual columns by themselves, beside Evidently. Beside time: counts that are equal to naive ones,
+distances beside the exact ones, the memory beyond the rows, and that of ten million rows which are streamed from a
+Parquet file.
 
 ``DRIFT_PEERS`` names the Pythons of environments that have evidently, nannyml or alibi-detect, with ``:`` between them.
 """
@@ -43,7 +43,7 @@ from tasks.profile import count, describe
 from tasks.records import ColumnProfile
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS, GROUP, SHIFT = 50, 10, 0.02
+COLUMNS, STREAMED_COLUMNS, SHIFT = 50, 10, 0.02
 STREAMED = 10_000_000
 RULES = DriftTrigger()
 PEERS = {
@@ -180,7 +180,7 @@ def naive(column: pd.Series[Any], reference: ColumnProfile) -> tuple[int, ...]:
 
 def beside_peers(folder: Path, rows: int, rounds: int) -> Iterator[Line]:
     """Backstop and each peer on the same two files, in turn; one that is there and fails keeps no limit."""
-    files = [write(folder / f"{name}.parquet", rows, GROUP, seed=seed, shift=shift) for name, seed, shift in _FILES]
+    files = [write(folder / f"{name}.parquet", rows, COLUMNS, seed=seed, shift=shift) for name, seed, shift in _FILES]
     for name, (called, own, limit) in PEERS.items():
         home, told = _home(name), f"{called}, {rows / 1e6:g}M rows: share of its time"
         if home is None:
@@ -194,7 +194,7 @@ def beside_peers(folder: Path, rows: int, rounds: int) -> Iterator[Line]:
                 with _theirs():
                     pairs.append((mine, measured(home, name, *flags)))
         except PeerFailed as error:
-            print(f"{called}: {error}", flush=True)
+            print(f"{called}: {error}", file=sys.stderr, flush=True)
             yield Line(what=told, value=math.nan, limit=limit, told=f"not measured: {str(error).splitlines()[-1][:80]}")
             continue
         seconds, grown = (
@@ -294,7 +294,7 @@ def memory(folder: Path, rows: int) -> Iterator[Line]:
         yield Line(what=what, value=found["extra"] / 1e6, limit=limit, told=f"{found['cpu']:.2f} s, reference profiled")
 
 
-def streaming(folder: Path, rows: int, columns: int = GROUP) -> Iterator[Line]:
+def streaming(folder: Path, rows: int, columns: int = STREAMED_COLUMNS) -> Iterator[Line]:
     """A file of so many rows and one of a tenth of them."""
     seconds, grown = [], []
     for many in (rows // 10, rows):
@@ -312,12 +312,8 @@ def streaming(folder: Path, rows: int, columns: int = GROUP) -> Iterator[Line]:
 
 def prove(rows: int, rounds: int, streamed_rows: int, peer_rounds: int) -> list[Line]:
     """All of it."""
-    found: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="drift-speed-") as scratch:
-        for line in _parts(Path(scratch), rows, rounds, streamed_rows, peer_rounds):
-            print(f"{line.what}: {line.value:.4g}", flush=True)
-            found.append(line)
-    return found
+        return proof.as_they_come(_parts(Path(scratch), rows, rounds, streamed_rows, peer_rounds))
 
 
 def _parts(folder: Path, rows: int, rounds: int, streamed_rows: int, peer_rounds: int) -> Iterator[Line]:
@@ -337,12 +333,11 @@ def main() -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drift_speed", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peer-rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peer-rounds", type=int, default=2)
     parser.add_argument("--streamed", type=int, default=STREAMED)
     asked = parser.parse_args()
     found = prove(asked.rows, asked.rounds, asked.streamed, asked.peer_rounds)
-    print()
     raise SystemExit(proof.conclude("drift_speed", found, rows=True))
 
 

@@ -34,7 +34,7 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
-from benchmarks.proof import Line, conclude
+from benchmarks.proof import Line, as_they_come, conclude
 from tasks import artifact, candidate, evidence, promotion
 from tasks.candidate import Made
 from tasks.case import Case, open_case
@@ -276,11 +276,11 @@ def main() -> None:
     given = asked.parse_args()
     warnings.simplefilter("ignore", FutureWarning)  # MLflow's stages are deprecated
     sizes = [int(one) for one in given.rows.split(",")]
-    found = [] if given.only in ESTIMATORS else metrics(max(sizes), given.rounds)
+    found = [] if given.only in ESTIMATORS else as_they_come(metrics(max(sizes), given.rounds))
     for rows in sizes:
         rounds = given.rounds if rows <= 200_000 else -(-given.rounds // 2)  # a million rows take minutes
         names = [name for name in ESTIMATORS if given.only in {None, name}]
-        found += [line for name in names for line in gates(name, rows, rounds, given.calls)]
+        found += as_they_come(line for name in names for line in gates(name, rows, rounds, given.calls))
     raise SystemExit(conclude("gate_speed", found, rows=True))
 
 

@@ -9,6 +9,7 @@ with many. The server does not wait for its disk (fsync is off), as in the tests
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ def aged(server: Postgres, weeks: int, rows: int) -> Iterator[RequestLog]:
         starts = [present - number * WEEK for number in range(weeks)]
         for table in (REQUESTS, LABELS):
             Weeks(database, table).see_to(starts, microseconds(NOW))
+        print(f"{weeks} weeks of {rows:,} requests ...", file=sys.stderr, flush=True)
         for start in starts:
             fill(database, start, rows)
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

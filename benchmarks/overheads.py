@@ -37,7 +37,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proof import Line, conclude
+from benchmarks.proof import Line, as_they_come, conclude
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -315,7 +315,8 @@ def main() -> None:
     given = asked.parse_args()
     warnings.simplefilter("ignore", FutureWarning)  # MLflow's stages are deprecated
     chosen = [part for name, part in PARTS.items() if not given.only or name in given.only.split(",")]
-    raise SystemExit(conclude("overheads", [line for part in chosen for line in part(given.rounds)], rows=True))
+    found = as_they_come(line for part in chosen for line in part(given.rounds))
+    raise SystemExit(conclude("overheads", found, rows=True))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 import math
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -103,6 +104,15 @@ def conclude(name: str, lines: Sequence[Line], *, rows: bool = False) -> int:
     every = {"lines": [asdict(line) | {"ok": line.ok} for line in lines]} if rows else {}
     print(json.dumps(found | {"short": [line.what for line in lines if not line.ok]} | every))
     return int(not ok)
+
+
+def as_they_come(lines: Iterable[Line]) -> list[Line]:
+    """All of them, each told on the error stream when it is there: what is printed is the table."""
+    found = []
+    for line in lines:
+        print(f"{line.what}: {line.value:.4g}", file=sys.stderr, flush=True)
+        found.append(line)
+    return found
 
 
 def last(printed: str) -> dict[str, Any] | None:

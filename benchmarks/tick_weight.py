@@ -189,6 +189,7 @@ def measured(server: Server, home: Home, rounds: int) -> tuple[Row, ...]:
     }
     rows = {name: Row(name, BASE) for name in deployed} | {name: Row(name, COMMAND) for name in commands}
     for number in range(rounds + 1):
+        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
         for name, row in rows.items():
             if name in deployed:
                 took = server.run(deployed[name])

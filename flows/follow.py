@@ -25,7 +25,7 @@ def gate(case: Case, standing: Standing, made: Made, progress: Progress = silent
 
     found = evidence.for_gate(case, standing, made, progress)
     dossier = Dossier("gate", {"evidence": found, "rules": case.policy.gate, "problem": case.policy.problem})
-    verdict = reach(dossier)
+    verdict = reach(dossier, progress)
     version = made.candidate.version if made.candidate else None
     case.note(verdict, dossier, version=version, span=made.profile.holdout)
     return verdict

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,6 +20,7 @@ from prefect.artifacts import (
     aupdate_progress_artifact,
 )
 from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
 
 from tasks import report as reports
 from tasks.case import Case
@@ -35,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 _PACE = 2.0
 """Seconds between two reports of progress."""
+_LINES = 10.0
+"""Seconds between two lines about it in the log, which is what a person at a terminal sees."""
 _QUIET = frozenset({"kept", "watching", "failed"})
 """Decisions that are told without pictures: nothing happened that one would have to see."""
 _TAGS = 5
@@ -124,7 +128,8 @@ def _keep(case: Case, run_id: str, pictures: tuple[Picture, ...]) -> None:
 def progress(of: str) -> Progress:
     """To be called from a step's thread with (done, of, what); shows a bar for each thing that takes long.
 
-    What is over within two seconds shows none, and no bar moves more often than that.
+    What is over within two seconds shows none, and no bar moves more often than that. The run's log, which a terminal
+    shows, has a line when a bar begins, at its end, and every ten seconds between.
 
     Args:
         of: Whose steps they are: a model, or a word for several.
@@ -139,6 +144,8 @@ class _Bars:
         self._key, self._loop = key, asyncio.get_running_loop()
         self._shown: dict[str, uuid.UUID] = {}
         self._said: dict[str, float] = {}
+        self._written: dict[str, float] = {}
+        self._log = _log if FlowRunContext.get() is None else get_run_logger()
         self._waiting: dict[str, float] = {}
         self._begun: set[str] = set()
         self._telling: set[asyncio.Task[None]] = set()
@@ -161,8 +168,11 @@ class _Bars:
 
     def _say(self, what: str) -> None:
         if (percent := self._waiting.pop(what, None)) is not None:
-            self._said[what] = self._loop.time()
+            self._said[what] = now = self._loop.time()
             self._begun.add(what)
+            if percent >= 100 or now - self._written.get(what, -math.inf) >= _LINES:
+                self._written[what] = now
+                self._log.info("%s: %.0f %%", what, percent)
             telling = self._loop.create_task(_show(self._shown, self._one_by_one, self._key, percent, what))
             self._telling.add(telling)  # the loop itself would forget it
             telling.add_done_callback(self._telling.discard)

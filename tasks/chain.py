@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, Table, insert, inspect, select
+from sqlalchemy import Row, Select, Table, func, insert, inspect, select
 from sqlalchemy.engine import Connection
 
 from tasks import schema
-from tasks.progress import Progress, silent
+from tasks.progress import Course, Progress, silent
 
 _LINKS = schema.chain
-_STREAMED = {"yield_per": 1000}
+_AT_A_TIME = 1000
+_STREAMED = {"yield_per": _AT_A_TIME}
 """Rows that are read at once; left to itself PostgreSQL's driver fetches all of a table before the first is seen."""
 
 
@@ -169,15 +170,15 @@ def verify(connection: Connection, model: str, progress: Progress = silent) -> t
 def _misfits(connection: Connection, model: str, progress: Progress) -> Iterator[str]:
     # Verdicts and profiles are long and there are many: what is held at once is their fingerprints.
     rows: dict[str, dict[str, str]] = {}
-    for done, (name, kind) in enumerate(KINDS.items()):
-        progress(done, len(KINDS), f"rows of {model} in the ledger")
+    total = connection.execute(select(func.count()).select_from(_LINKS).where(_LINKS.c.model == model)).scalar_one()
+    course = Course(progress, f"rows of {model} in the ledger, and their links", 2 * (total // _AT_A_TIME + 1))
+    for name, kind in KINDS.items():
         read = connection.execute(kind.rows(model), execution_options=_STREAMED)
-        rows[name] = {str(row.key): _fingerprint(name, row) for row in read}
-    progress(len(KINDS), len(KINDS), f"rows of {model} in the ledger")
+        rows[name] = {str(row.key): _fingerprint(name, row) for row in _noted(read, course)}
     chain = select(_LINKS).where(_LINKS.c.model == model).order_by(_LINKS.c.position)
     links = connection.execute(chain, execution_options=_STREAMED)
     before, last = "", 0
-    for link in links:
+    for link in _noted(links, course):
         if link.position != last + 1:
             yield f"links {last + 1} to {link.position - 1} of the chain were taken out"
         found = rows.get(link.kind, {}).pop(link.row, None)
@@ -187,10 +188,19 @@ def _misfits(connection: Connection, model: str, progress: Progress) -> Iterator
         elif _digest(before, link.position, found) != link.digest:
             yield f"{called}, or the link before it, was changed after it was written"
         before, last = link.digest, link.position
+    course.end()
     for name, left in rows.items():
         for key in left:
             yield f"{_called(name)} {key} was put in beside the ledger: no link stands for it"
     yield from _lost_tail(connection, model)
+
+
+def _noted(rows: Iterable[Row[Any]], course: Course) -> Iterator[Row[Any]]:
+    """The same rows; every so many of them are a stage."""
+    for number, row in enumerate(rows, 1):
+        yield row
+        if number % _AT_A_TIME == 0:
+            course.past()
 
 
 def _lost_tail(connection: Connection, model: str) -> Iterator[str]:

@@ -27,7 +27,7 @@ from tasks.case import LedgerError, open_ledger
 from tasks.decide import drift, phrase
 from tasks.policy import Data, DriftTrigger, Policy
 from tasks.policy_problem import near
-from tasks.progress import Progress, on_terminal, silent
+from tasks.progress import Course, Progress, on_terminal, silent
 from tasks.records import ColumnProfile, Finding, Outcome, to_plain
 from tasks.sources import DataError, read_file
 from tasks.stores import Stores
@@ -87,7 +87,7 @@ def compare(
     """
     rules = (policy.triggers.drift if policy else None) or DriftTrigger()
     text = () if policy is None else policy.data.categorical
-    new, old = _opened(recent, reference, text)
+    new, old = _opened(recent, reference, text, progress)
     apart = {*drop, *(() if policy is None else _apart(policy.data))}
     nested = {*new.nested, *(() if old is None else old.nested)}
     keys = {*new.keys, *(() if old is None else old.keys)}
@@ -119,8 +119,11 @@ def compare(
     return Comparison(finding=drift.judge(known, found, rules), columns=columns, against=against, notes=tuple(notes))
 
 
-def _opened(recent: Path, reference: Path | None, text: Sequence[str]) -> tuple[_File, _File | None]:
-    """Both, or everything that is wrong with them."""
+def _opened(
+    recent: Path, reference: Path | None, text: Sequence[str], progress: Progress = silent
+) -> tuple[_File, _File | None]:
+    """Both, or everything that is wrong with them. A CSV is read whole, which may take long."""
+    course = Course(progress, "files opened", 1 if reference is None else 2)
     found: list[_File | None] = []
     problems: list[str] = []
     for path in (recent, reference):
@@ -128,6 +131,7 @@ def _opened(recent: Path, reference: Path | None, text: Sequence[str]) -> tuple[
             found.append(None if path is None else _File.opened(path, text))
         except DataError as error:
             problems += error.problems
+        course.past()
     if problems or found[0] is None:
         raise DataError(*problems)
     return found[0], found[1]
@@ -215,7 +219,10 @@ class _File:
     ) -> tuple[ColumnProfile, ...]:
         """As a reference."""
         if self.frame is not None:
-            return profiles.describe(_tidied(self.frame[list(names)], text), ks=ks)
+            course = Course(told, f"profile of {self.path.name}", 1)
+            described = profiles.describe(_tidied(self.frame[list(names)], text), ks=ks)
+            course.past()
+            return described
         from tasks import streamed  # noqa: PLC0415  a CSV needs none
 
         with _readable(self.path):
@@ -229,7 +236,10 @@ class _File:
         known = [column for column in reference if column.name in there]
         words = {column.name for column in known if column.kind == "category"}
         if self.frame is not None:
-            return profiles.count(self._rows([column.name for column in known], words, text), known)
+            course = Course(told, f"counts of {self.path.name}", 1)
+            counted = profiles.count(self._rows([column.name for column in known], words, text), known)
+            course.past()
+            return counted
         from tasks import streamed  # noqa: PLC0415  a CSV needs none
 
         with _readable(self.path):

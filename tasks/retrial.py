@@ -15,22 +15,27 @@ from tasks.dossier import RULES, Dossier
 from tasks.ledger import Decision, Ledger
 from tasks.plugins import PluginError, custom_metric
 from tasks.policy import Gate
-from tasks.progress import Progress, silent
-from tasks.records import Finding, Outcome, ShadowEvidence, Standing, Verdict, to_plain
+from tasks.progress import Course, Progress, silent
+from tasks.records import Finding, GateEvidence, Outcome, ShadowEvidence, Standing, Verdict, to_plain
 
 _PAGE = 1_000
 _ROUNDING = 1e-9
 """Another processor, or another release of numpy, may compute the last digits differently."""
 
 
-def reach(dossier: Dossier) -> Verdict:
+def reach(dossier: Dossier, progress: Progress = silent) -> Verdict:
     """The verdict that follows from a dossier.
+
+    Args:
+        dossier: What it is made of.
+        progress: Told how far a gate is that asks metrics of one's own hundreds of times.
 
     Raises:
         KeyError: For a judge that is not known.
         PluginError: When a metric of the policy cannot be imported.
     """
-    return _JUDGES[dossier.judge](**dossier.given)
+    more = {"progress": progress} if dossier.judge == "gate" else {}
+    return _JUDGES[dossier.judge](**dossier.given, **more)
 
 
 def retry(ledger: Ledger, decision: Decision) -> Finding:
@@ -142,12 +147,39 @@ def _triggers(**given: Any) -> Verdict:
     return triggers.decide(**given)
 
 
-def _gate(*, rules: Gate, **given: Any) -> Verdict:
+def _gate(*, evidence: GateEvidence, rules: Gate, progress: Progress, **given: Any) -> Verdict:
     from tasks.decide import gate  # noqa: PLC0415  see above
 
     named = {rule.metric for rule in (rules.performance, rules.regression, *rules.slices) if rule and rule.metric}
     custom = {metric: function for metric in named if (function := custom_metric(metric)) is not None}
-    return gate.judge(rules=rules, custom=custom, **given)
+    if not custom:
+        return gate.judge(evidence, rules, **given)
+    course = _course(evidence, progress)
+    asked = {metric: _noted(function, course) for metric, function in custom.items()}
+    try:
+        return gate.judge(evidence, rules, custom=asked, **given)
+    finally:
+        course.end()
+
+
+def _course(evidence: GateEvidence, progress: Progress) -> Course:
+    """As many stages as questions are expected: both models on all rows, twice, and on those of each segment."""
+    import numpy as np  # noqa: PLC0415  the quiet tick judges without
+
+    from tasks.decide.metrics import replicates_of  # noqa: PLC0415  see above
+
+    sizes = [evidence.candidate.truth.size] * 2
+    sizes += [int(rows) for one in evidence.segments for rows in np.unique(one.codes, return_counts=True)[1]]
+    return Course(progress, "metrics of your own", sum(2 * replicates_of(rows) for rows in sizes) + 1)
+
+
+def _noted(function: Callable[..., Any], course: Course) -> Callable[..., Any]:
+    def asked(*given: Any) -> Any:
+        if course.done < course.stages - 1:  # it is over when the gate is
+            course.past()
+        return function(*given)
+
+    return asked
 
 
 def _shadow(*, evidence: ShadowEvidence | None, rules: Any, nothing: str = "") -> Verdict:

@@ -40,9 +40,17 @@ def test_every_benchmark_is_there_says_what_it_measures_and_is_named_by_its_begi
         chosen("drfit,serving")
 
 
-def test_repetitions_are_interleaved() -> None:
+def test_repetitions_are_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BENCHMARKS, "drift_speed", 3)
     assert order(["serving", "history"], 2) == ["serving", "history"] * 2
     assert order(["drift_speed", "serving"]) == ["drift_speed", "serving", "drift_speed", "drift_speed"]
+
+
+def test_what_it_prints_is_told_while_it_runs(tmp_path: Path) -> None:
+    told: list[str] = []
+    script = "import sys, time; print('a line'); time.sleep(1); print('an error', file=sys.stderr); time.sleep(1)"
+    run([sys.executable, "-u", "-c", script], tmp_path / "printed.txt", told.append)
+    assert list(dict.fromkeys(one for one in told if one)) == ["a line", "an error"]
 
 
 def test_a_process_is_measured_with_its_children_and_its_last_line_counts(tmp_path: Path) -> None:

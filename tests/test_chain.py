@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
+from tasks import chain
 from tasks.ledger import Ledger
 from tasks.records import Finding, Verdict
 
@@ -126,6 +127,16 @@ def test_the_same_evidence_is_kept_once(ledger: Ledger, url: str) -> None:
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM backstop_evidence")).scalar_one() == 1
     engine.dispose()
+
+
+def test_how_far_a_check_is_can_be_seen(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain, "_AT_A_TIME", 2)
+    told: list[tuple[int, int]] = []
+    assert ledger.misfits("churn", lambda done, total, _what: told.append((done, total))) == ()
+    assert told == sorted(told)
+    assert told[0][0] == 0
+    assert told[-1][0] == told[-1][1]
+    assert len(told) >= 8
 
 
 def test_each_model_has_a_chain_of_its_own(ledger: Ledger, url: str) -> None:

@@ -293,6 +293,18 @@ def test_files_that_are_none_of_these_are_refused(tmp_path: Path, june: Path) ->
         compare(tmp_path / ("x" * 300 + ".parquet"), june)
 
 
+def test_how_far_it_is_with_files_of_text_can_be_seen(june: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    rows(300).to_csv(tmp_path / "old.csv", index=False)
+    rows(300, seed=1).to_csv(tmp_path / "new.csv", index=False)
+    compare(tmp_path / "new.csv", tmp_path / "old.csv", progress=lambda *one: told.append(one))
+    assert told == [
+        *((done, 2, "files opened") for done in (0, 1, 2)),
+        *((done, 1, "profile of old.csv") for done in (0, 1)),
+        *((done, 1, "counts of new.csv") for done in (0, 1)),
+    ]
+
+
 def test_a_ledger_that_cannot_be_opened_is_told(june: Path, tmp_path: Path, stores: Stores) -> None:
     asked = policy(model="churn")
     with pytest.raises(LedgerError, match=r"BACKSTOP_LEDGER"):

@@ -338,6 +338,20 @@ def test_a_metric_of_ones_own_that_raises_now_stops_no_other(ledger: Ledger, mon
     assert [one.outcome for one in retry_all(ledger, "m")] == ["breach", "ok"]
 
 
+def test_how_far_a_gate_is_that_asks_a_metric_of_ones_own_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "own_metric", Own(right))  # type: ignore[arg-type]
+    told: list[tuple[int, int]] = []
+    dossier = gate(metric="own_metric:right", n=300)
+    assert reach(dossier, lambda done, total, _what: told.append((done, total))) == reach(dossier)
+    assert told == sorted(told)
+    assert told[0][0] == 0
+    assert [one for one in told if one[0] == one[1]] == told[-1:], "it is over when the gate is, and not before"
+    assert len(told) > 1000
+    told.clear()
+    reach(gate(), lambda done, total, _what: told.append((done, total)))
+    assert told == []
+
+
 def test_one_decision_can_be_judged_again_alone(ledger: Ledger) -> None:
     put_down(ledger, health())
     put_down(ledger, shadow())

@@ -376,6 +376,13 @@ def _number(value: float, metric: str) -> float:
     return float(value)
 
 
+def replicates_of(rows: int) -> int:
+    """How often a custom metric is asked, for each model, to know how far its value may be off."""
+    if rows > _BOOTSTRAP_ROWS:
+        return _GROUPS
+    return 400 if rows <= 10_000 else 200  # the interval needs the spread only, which 400 draws give to within 4 %
+
+
 def _resampled(
     metric: str, models: tuple[Scores, ...], custom: Custom | None
 ) -> tuple[float, float, tuple[float, ...]]:
@@ -394,10 +401,9 @@ def _resampled(
     n = ordered[0].truth.size
     rng = np.random.default_rng(_SEED)
     if n > _BOOTSTRAP_ROWS:
-        draws, shrink = np.array_split(rng.permutation(n), _GROUPS), math.sqrt(_GROUPS)
+        draws, shrink = np.array_split(rng.permutation(n), replicates_of(n)), math.sqrt(replicates_of(n))
     else:
-        # The interval needs the spread only, which 400 draws give to within 4 %.
-        draws, shrink = [rng.integers(0, n, n) for _ in range(400 if n <= 10_000 else 200)], 1.0
+        draws, shrink = [rng.integers(0, n, n) for _ in range(replicates_of(n))], 1.0
     replicates = [_replicate(metric, custom, ordered, rows) for rows in draws]
     usable = np.array([one for one in replicates if math.isfinite(one)])
     if n < 2 or usable.size < 0.95 * len(replicates):

@@ -229,7 +229,9 @@ def bars(first: Scene, doing: Callable[[Any], None], last: float | None = None) 
     return page(run(working)).bars
 
 
-def test_progress_of_a_search_is_one_bar_that_ends_at_a_hundred(first: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_a_search_is_one_bar_that_ends_at_a_hundred(
+    first: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(pages, "_PACE", 0.05)
 
     def search(progress: Any) -> None:
@@ -238,6 +240,9 @@ def test_progress_of_a_search_is_one_bar_that_ends_at_a_hundred(first: Scene, mo
             time.sleep(0.01)
 
     assert bars(first, search, 100) == {"search of churn's parameters": 100}
+    lines = [one.getMessage() for one in caplog.records if "search of churn's parameters" in one.getMessage()]
+    assert len(lines) == 2, "one when it begins and one at its end, for it took less than ten seconds"
+    assert lines[-1] == "search of churn's parameters: 100 %"
 
 
 def test_what_stands_still_for_two_seconds_has_a_bar_and_what_is_over_has_none(
