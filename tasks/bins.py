@@ -24,8 +24,9 @@ _BLOCK = 1 << 15
 _FEW = 1 << 14
 """Rows that are sorted sooner than a table is made for them; for a reference with steps, four times as many."""
 
-_SAMPLE, _SLOW = 1 << 15, 20e-9
-"""Values that are sorted to see how long it takes, and seconds a value beyond which it takes long."""
+_SAMPLE, _SLOW, _QUICK = 1 << 15, 20e-9, 10e-9
+"""Values that are sorted to see how long it takes; seconds a value beyond which a lattice takes less, and up to which
+even nine deciles are found sooner by sorting."""
 
 _MOST = float(np.finfo(np.float64).max)
 
@@ -78,15 +79,14 @@ def outline(values: NDArray[Any], *, ks: bool) -> Outline | None:
     """What the order of the numbers would tell, found without it; None where ordering them is quicker.
 
     Args:
-        values: shape (n,), float or integer; NaN is a null.
+        values: shape (n,), float or integer; NaN is a null. Whole numbers that can be counted one by one have been
+            (see :func:`tasks.held.whole`).
         ks: Steps are wanted too.
     """
-    if whole(values) is not None:
-        return None
     if (order := few(values)) is not None:
         edges = edges_of(order)
-        return Outline(edges, _in_order(order, edges), steps_of(order) if ks else None) if edges else None
-    if values.size < (4 * _FEW if ks else _FEW) or (ks and not _sorts_slowly()):
+        return Outline(edges, in_order(order, edges), steps_of(order) if ks else None) if edges else None
+    if values.size < (4 * _FEW if ks else _FEW) or not _sorts_slowly(_SLOW if ks else _QUICK):
         return None
     finite, ends = values, [0, 0]
     low, high = values.min(), values.max()
@@ -192,7 +192,7 @@ def _ranks(size: int, shares: Floats) -> Counts:
 def fill(values: Plain | Ranked, edges: Sequence[float]) -> Filled:
     """Count numbers between edges; a number that is an edge belongs to the bin below it."""
     order = values if isinstance(values, Ranked) else whole(values.values)
-    return _block_by_block(values.values, edges) if order is None else _in_order(order, edges)
+    return _block_by_block(values.values, edges) if order is None else in_order(order, edges)
 
 
 def fill_and_step(values: Plain | Ranked, edges: Sequence[float], points: tuple[float, ...]) -> tuple[Filled, Steps]:
@@ -206,12 +206,17 @@ def fill_and_step(values: Plain | Ranked, edges: Sequence[float], points: tuple[
         if found is not None:
             return found
         order = ranked(values.values)  # in their order everything else costs nothing
-    return _in_order(order, edges), steps_at(order, points)
+    return in_order(order, edges), steps_at(order, points)
+
+
+def _sorts_slowly(limit: float = _SLOW) -> bool:
+    """Whether this processor takes longer to sort than so many seconds a value; the other ways tell the same."""
+    return _sorting() > limit
 
 
 @cache
-def _sorts_slowly() -> bool:
-    """Whether this processor takes longer to sort than to use a lattice; both tell the same.
+def _sorting() -> float:
+    """Seconds a value that sorting takes here.
 
     numpy has several ways to sort, from 6 to 60 ns a value, and no way to ask which one it takes.
     """
@@ -221,7 +226,7 @@ def _sorts_slowly() -> bool:
         begun = time.thread_time()
         np.sort(values)
         took.append(time.thread_time() - begun)
-    return min(took) > _SLOW * _SAMPLE
+    return min(took) / _SAMPLE
 
 
 def _on_lattice(values: NDArray[Any], edges: Sequence[float], points: tuple[float, ...]) -> tuple[Filled, Steps] | None:
@@ -250,7 +255,8 @@ def _on_lattice(values: NDArray[Any], edges: Sequence[float], points: tuple[floa
     return filled, Steps(at=points, below=tuple(below[places].tolist()), upto=tuple(upto[places].tolist()))
 
 
-def _in_order(values: Ranked, edges: Sequence[float]) -> Filled:
+def in_order(values: Ranked, edges: Sequence[float]) -> Filled:
+    """Count numbers in their order between edges, see :func:`fill`."""
     upto, finite = values.upto(np.asarray(edges, dtype=np.float64)), _finite(values)
     filled = Filled(np.diff(upto, prepend=0, append=values.present), values.nulls)
     filled.infinite = values.present - finite.present

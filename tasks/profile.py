@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.bins import Filled, edges_of, fill, fill_and_step, outline, steps_of
+from tasks.bins import Filled, edges_of, fill, fill_and_step, in_order, outline, steps_of
 from tasks.columns import Kind
 from tasks.compute import each, pieces
 from tasks.decide import levels
 from tasks.decide.estimate import EDGES
-from tasks.held import Floats, Held, Plain, Ranked, Words, ranked, read
+from tasks.held import Floats, Held, Plain, Ranked, Words, ranked, read, whole
 from tasks.records import ColumnProfile, Measurement, Profile, Scores, Span, Steps, Sureness, to_plain
 from tasks.texts import Texts
 
@@ -53,11 +53,15 @@ def describe_held(name: str, held: Held, *, ks: bool = False) -> ColumnProfile:
         first = held.most(NAMED + 1)
         rows = zip(first, held.of(first), strict=True)
         return most_frequent(name, list(rows), present=held.present, nulls=held.nulls)
-    if isinstance(held, Plain) and (seen := outline(held.values, ks=ks)) is not None:
-        return _filled(ColumnProfile(name=name, kind="number", edges=seen.edges), seen.filled, seen.steps)
-    values = held if isinstance(held, Ranked) else ranked(held.values)
-    found = ColumnProfile(name=name, kind="number", edges=edges_of(values), steps=steps_of(values) if ks else None)
-    return _count_numbers(values, found)
+    order = whole(held.values) if isinstance(held, Plain) else held
+    if isinstance(held, Plain) and order is None:
+        if (seen := outline(held.values, ks=ks)) is not None:
+            return _filled(ColumnProfile(name=name, kind="number", edges=seen.edges), seen.filled, seen.steps)
+        order = ranked(held.values)
+    assert order is not None  # noqa: S101  for mypy
+    edges = edges_of(order)
+    found = ColumnProfile(name=name, kind="number", edges=edges)
+    return _filled(found, in_order(order, edges), steps_of(order) if ks else None)
 
 
 def most_frequent(name: str, first: Sequence[tuple[str, int]], *, present: int, nulls: int) -> ColumnProfile:

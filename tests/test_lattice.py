@@ -65,7 +65,7 @@ def test_numbers_below_and_at_every_point_are_those_of_a_naive_count(points: lis
 @pytest.mark.parametrize("before", SHAPES)
 def test_bins_and_steps_are_those_of_the_numbers_in_their_order(before: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bins, "_FEW", 0)
-    monkeypatch.setattr(bins, "_sorts_slowly", lambda: True)
+    monkeypatch.setattr(bins, "_sorting", lambda: 1.0)
     draw = np.random.default_rng(1)
     (reference,) = profiles.describe(pd.DataFrame({"x": SHAPES[before](draw, 20_000)}), ks=True)
     assert reference.steps is not None
@@ -102,7 +102,7 @@ def test_a_larger_number_never_lies_in_a_cell_before_that_of_a_smaller_one(
 
 def test_edges_that_are_neighbours_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bins, "_FEW", 0)
-    monkeypatch.setattr(bins, "_sorts_slowly", lambda: True)
+    monkeypatch.setattr(bins, "_sorting", lambda: 1.0)
     values = np.r_[np.random.default_rng(0).normal(size=70_000), [1.0, NEAR[1], NEAR[2]] * 10]
     edges = (-0.5, NEAR[2], 1.0, NEAR[1])
     points = tuple(np.unique(values[::70]).tolist())

@@ -65,7 +65,7 @@ def test_a_profile_is_the_same_whether_its_rows_were_put_in_order_or_not(
         values[draw.integers(0, ROWS, 40)] = -math.inf
     if spoilt in {"nulls", "both"}:
         values[draw.random(ROWS) < 0.05] = math.nan
-    monkeypatch.setattr(bins, "_sorts_slowly", lambda: True)
+    monkeypatch.setattr(bins, "_sorting", lambda: 1.0)
     assert bins.outline(values, ks=ks) is not None, "nothing is put in order"
     assert describe_held("x", Plain(values), ks=ks) == describe_held("x", ranked(values), ks=ks)
 
@@ -117,8 +117,24 @@ def test_the_lowest_number_of_all_has_no_edge_beneath_it() -> None:
     assert (column.edges, column.counts) == ((lowest,), (9, 0))
 
 
-def test_few_rows_and_whole_numbers_that_can_be_counted_are_not_selected_from() -> None:
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_few_rows_and_whole_numbers_that_can_be_counted_are_not_selected_from(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("selected from")
+
     draw = np.random.default_rng(7)
+    monkeypatch.setattr(bins, "_sorting", lambda: seconds)
+    monkeypatch.setattr(bins, "at_ranks", refuse)
     for values in (draw.random(1000), draw.integers(0, 9, ROWS), np.full(ROWS, math.nan), np.full(ROWS, math.inf)):
-        assert bins.outline(values, ks=False) is None
         assert describe_held("x", Plain(values)) == describe_held("x", ranked(values))
+
+
+def test_where_sorting_is_quick_nothing_is_selected_from() -> None:
+    values = np.random.default_rng(7).normal(size=ROWS)
+    cases = ((15e-9, False, True), (15e-9, True, False), (5e-9, False, False), (60e-9, True, True))
+    for seconds, ks, selected in cases:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(bins, "_sorting", lambda seconds=seconds: seconds)
+            assert (bins.outline(values, ks=ks) is not None) == selected
