@@ -27,7 +27,7 @@ from tasks.columns import (
 )
 from tasks.numerals import arrow_texts, numbers_of, without_blanks
 from tasks.pairs import rows_by_text
-from tasks.texts import Texts, many, texts_of
+from tasks.texts import Texts, many, some, texts_of
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -266,10 +266,11 @@ def _small(values: NDArray[Any]) -> Counts | None:
 
     What a block holds is looked at while it is in the processor's cache, so all of them are read from memory once.
     """
-    rows = np.zeros(0, dtype=np.int64)
+    rows, unsigned = np.zeros(0, dtype=np.int64), f"{values.dtype.byteorder}u{values.dtype.itemsize}"
+    end = min(_SPREAD, int(np.iinfo(values.dtype).max) + 1)
     for start in range(0, values.size, _SPREAD):
         block = values[start : start + _SPREAD]
-        if block.min() < 0 or block.max() >= _SPREAD:
+        if block.view(unsigned).max() >= end:  # as which a negative one is large
             return None
         found = np.bincount(block.astype(np.int64, copy=False), minlength=rows.size)
         found[: rows.size] += rows
@@ -333,7 +334,11 @@ def _each(column: pd.Series[Any]) -> Plain | Texts | None:
     objects = pd.api.types.is_object_dtype(column.dtype)
     if len(column) < _MANY or objects or not pd.api.types.is_string_dtype(column.dtype):
         return None
-    if column.iloc[np.linspace(0, len(column) - 1, _SEEN).astype(np.int64)].nunique() < _MOST * _SEEN:
+    if _is_arrows(column.dtype):
+        seen = len(set(some(pa.array(column), _SEEN)))
+    else:
+        seen = column.iloc[np.linspace(0, len(column) - 1, _SEEN).astype(np.int64)].nunique()
+    if seen < _MOST * _SEEN:
         return None
     if (texts := arrow_texts(column)) is None:
         return None
@@ -374,8 +379,13 @@ def _is_small(dtype: Any) -> bool:
     return isinstance(dtype, np.dtype) and (dtype.kind == "f" or (dtype.kind in "iu" and dtype.itemsize <= 4))
 
 
+def _is_arrows(dtype: Any) -> bool:
+    """Texts that Arrow holds for pandas."""
+    return isinstance(dtype, pd.StringDtype) and dtype.storage == "pyarrow"
+
+
 def _levels(column: pd.Series[Any], reading: Reading) -> Levels:
-    if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
+    if _is_arrows(column.dtype):
         texts = pa.array(column)
         return Levels(rows_by_text(texts), texts.null_count, reading)
     values, counts = _different(column)

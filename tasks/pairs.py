@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 17
 _FEW = 1 << 15
 """Rows for which finding out what to expect is not worth it."""
 _SEEN = 1 << 10
@@ -53,14 +53,19 @@ def rows_by_text(array: pa.Array | pa.ChunkedArray) -> Counter[str]:
         array: shape (n,), of a string type.
     """
     rows: Counter[str] = Counter()
+    expected: _Expected | None = None
     for chunk in array.chunks if isinstance(array, pa.ChunkedArray) else [array]:
-        expected = _expected(chunk)
+        if not _can_be_paired(chunk):
+            rows.update(_one_by_one(chunk))
+            continue
+        if expected is None:
+            expected = _expected(chunk)
         for start in range(0, len(chunk), _BLOCK):
-            block = chunk.slice(start, _BLOCK)
-            found = None if expected is None else _by_pairs(block, expected)
+            found = None if expected is None else _by_pairs(chunk.slice(start, _BLOCK), expected)
             if found is None:
                 # Other texts will hardly be fewer further on, and all rows at once take less than block by block.
                 rows.update(_one_by_one(chunk.slice(start)))
+                expected = None
                 break
             rows.update(found)
     return rows
@@ -102,14 +107,14 @@ def _ends(block: pa.Array) -> NDArray[Any] | None:
     return ends
 
 
+def _can_be_paired(chunk: pa.Array) -> bool:
+    """Telling a null from a text without bytes takes as long as is won."""
+    return not chunk.null_count and bool(pa.types.is_string(chunk.type) or pa.types.is_large_string(chunk.type))
+
+
 def _expected(chunk: pa.Array) -> _Expected | None:
     """None where it is better to look at row after row."""
-    # Telling a null from a text without bytes takes as long as is won.
-    if (
-        len(chunk) < _FEW
-        or chunk.null_count
-        or not (pa.types.is_string(chunk.type) or pa.types.is_large_string(chunk.type))
-    ):
+    if len(chunk) < _FEW:
         return None
     seen = pc.unique(chunk.take(pa.array(np.linspace(0, len(chunk) - 1, _SEEN).astype(np.int64))))
     levels = sorted(seen.to_pylist())
@@ -123,7 +128,7 @@ def _expected(chunk: pa.Array) -> _Expected | None:
     return _Expected(levels, pa.array(list(pairs), kind), np.append(lengths[ranks[:, 0]], -1), ranks)
 
 
-def _looked_up(block: pa.Array, ends: NDArray[Any], expected: _Expected) -> NDArray[np.int32]:
+def _looked_up(block: pa.Array, ends: NDArray[Any], expected: _Expected) -> NDArray[np.intp]:
     """Which pair every two rows are, shape (n // 2,); behind the last one where they are none of them."""
     starts = np.ascontiguousarray(ends[: len(block) // 2 * 2 + 1 : 2])
     together = pa.Array.from_buffers(
@@ -132,5 +137,5 @@ def _looked_up(block: pa.Array, ends: NDArray[Any], expected: _Expected) -> NDAr
     found = pc.index_in(together, value_set=expected.pairs)
     if found.null_count:
         found = found.fill_null(len(expected.pairs))
-    ranks: NDArray[np.int32] = found.to_numpy()
+    ranks: NDArray[np.intp] = found.to_numpy().astype(np.intp)  # which all that use it would make of it
     return ranks

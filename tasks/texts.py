@@ -115,10 +115,10 @@ def many(column: pd.Series[Any], *, coded: bool = False) -> Texts | Floats | Non
 
 def _of_strings(texts: pa.Array | pa.ChunkedArray, *, coded: bool) -> Texts | Floats | None:
     """Brought together only where that is of use: it takes as much memory as the texts."""
-    some = _some(texts)
-    if _stay(some, coded=coded):
+    seen = some(texts)
+    if _stay(seen, coded=coded):
         return texts_of(_joined(texts))
-    if coded or len(set(some)) < _MOST or says_a_word([text for text in some if text.strip()][:_FIRST]):
+    if coded or len(set(seen)) < _MOST or says_a_word([text for text in seen if text.strip()][:_FIRST]):
         return None
     return _numbers(_joined(texts))
 
@@ -195,8 +195,8 @@ def all_numbers(texts: pa.Array) -> bool:
     Args:
         texts: shape (k,), of a string type or a dictionary of one.
     """
-    some = _some(texts)
-    return len(set(some)) >= _MOST and not says_a_word([text for text in some if text.strip()])
+    seen = some(texts)
+    return len(set(seen)) >= _MOST and not says_a_word([text for text in seen if text.strip()])
 
 
 def counted(values: pa.Array) -> Texts:
@@ -230,16 +230,16 @@ def differ(texts: pa.Array, *, coded: bool = False) -> bool:
         texts: shape (k,), of a string type or a dictionary of one.
         coded: They are codes.
     """
-    return _stay(_some(texts), coded=coded)
+    return _stay(some(texts), coded=coded)
 
 
 def _stay(seen: list[str], *, coded: bool) -> bool:
     said = [text for text in dict.fromkeys(seen) if text.strip()]
     if len(said) < _MANY:
         return False
-    some = said[:_FIRST]
+    first = said[:_FIRST]
     # One that is no number makes texts of all, and one that is no whole number leaves all codes as they are written.
-    return codes_of(some).tolist() == some if coded else says_a_word(some)
+    return codes_of(first).tolist() == first if coded else says_a_word(first)
 
 
 def texts_of(texts: pa.Array, rows: Counts | None = None) -> Texts:
@@ -273,10 +273,17 @@ def _joined(found: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(found.chunks)
 
 
-def _some(texts: pa.Array | pa.ChunkedArray) -> list[str]:
-    """The texts of some rows, from the first to the last."""
+def some(texts: pa.Array | pa.ChunkedArray, wanted: int = _SEEN) -> list[str]:
+    """The texts of some rows, from the first to the last, without nulls.
+
+    Chunk by chunk: taking rows of several at once, Arrow brings all of them together first.
+
+    Args:
+        texts: shape (n,), of a string type or a dictionary of one.
+        wanted: How many rows; a few more of many chunks.
+    """
     chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
-    share = _SEEN / max(len(texts), 1)
+    share = min(1.0, wanted / max(len(texts), 1))
     picked = (chunk.take(pa.array(_spread(len(chunk), math.ceil(share * len(chunk))))) for chunk in chunks)
     return [text for chunk in picked for text in _decoded(chunk).drop_null().to_pylist()]
 

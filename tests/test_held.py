@@ -22,7 +22,7 @@ from tasks import profile as profiles
 from tasks.bins import fill
 from tasks.columns import tidy
 from tasks.decide import drift
-from tasks.held import Plain, Ranked, ranked, read
+from tasks.held import Plain, Ranked, ranked, read, whole
 from tasks.policy import DriftTrigger
 from tasks.records import ColumnProfile
 
@@ -366,3 +366,32 @@ def test_both_counts_at_once_are_those_one_after_the_other(
     below, upto = found.below_and_upto(at)
     assert below.tolist() == found.below(at).tolist() == [sum(value < one for value in values) for one in at]
     assert upto.tolist() == found.upto(at).tolist() == [sum(value <= one for value in values) for one in at]
+
+
+@pytest.mark.parametrize("dtype", ["string[pyarrow]", "string[python]"])
+@pytest.mark.parametrize("last", ["0.5", "a word"])
+def test_texts_in_chunks_are_read_as_those_in_one(dtype: str, last: str) -> None:
+    values = [str(value) for value in np.random.default_rng(0).normal(size=40_000)]
+    values[-1] = last
+    together = pd.Series(values, dtype=dtype)
+    parts = pd.concat([pd.Series(values[start : start + 9_000], dtype=dtype) for start in range(0, 40_000, 9_000)])
+    one, several = read(together), read(parts)
+    assert (one.kind, one.present, one.nulls) == (several.kind, several.present, several.nulls)
+    assert one.kind == ("category" if last == "a word" else "number")
+    assert profiles.describe_held("x", one) == profiles.describe_held("x", several)
+
+
+@pytest.mark.parametrize("dtype", ["i2", "u2", "i4", "i8", ">i2", ">u4", ">i8"])
+@pytest.mark.parametrize("odd", [None, -1, 32_767])
+def test_small_whole_numbers_are_counted_in_every_type_and_order_of_bytes(dtype: str, odd: int | None) -> None:
+    if odd == -1 and "u" in dtype:
+        pytest.skip("no negative ones in this type")
+    values = (np.arange(200_000) % 300).astype(dtype)
+    if odd is not None:
+        values[-1] = odd
+    found = whole(values)
+    assert found is not None
+    assert found.ends is not None
+    known, rows = np.unique(values, return_counts=True)
+    assert found.values.tolist() == known.tolist()
+    assert np.diff(found.ends, prepend=0).tolist() == rows.tolist()

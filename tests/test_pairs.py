@@ -61,3 +61,25 @@ def test_a_null_may_lie_on_bytes_that_mean_nothing() -> None:
     ends, text = np.arange(rows + 1, dtype=np.int32), b"ab" * (rows // 2)
     buffers = [pa.py_buffer(bits), pa.py_buffer(ends), pa.py_buffer(text)]
     assert pairs.rows_by_text(pa.Array.from_buffers(pa.string(), rows, buffers)) == {"a": rows // 2}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(TEXTS, st.booleans(), st.integers(0, 90)), max_size=5), st.sampled_from(KINDS))
+def test_chunks_are_counted_each_whatever_the_one_before_held(
+    chunks: list[tuple[list[str], bool, int]], kind: pa.DataType
+) -> None:
+    whole = pa.chunked_array([pa.array(texts + [None] * null, kind).slice(cut) for texts, null, cut in chunks], kind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs, "_FEW", 20)
+        patch.setattr(pairs, "_SEEN", 4)
+        patch.setattr(pairs, "_BLOCK", 16)
+        assert pairs.rows_by_text(whole) == naive(whole.to_pylist())
+
+
+def test_what_to_expect_is_found_out_once_for_chunks_that_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, known = [], pairs._expected
+    monkeypatch.setattr(pairs, "_expected", lambda chunk: asked.append(len(chunk)) or known(chunk))
+    alike, other = pa.array(["a", "b"] * 40_000), pa.array(["c", "d"] * 40_000)
+    found = pairs.rows_by_text(pa.chunked_array([alike, alike, alike, other, other, other]))
+    assert found == {"a": 120_000, "b": 120_000, "c": 120_000, "d": 120_000}
+    assert len(asked) == 2, "once for each sort"
