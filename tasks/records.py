@@ -35,7 +35,7 @@ RolloutState = Literal["running", "promoted", "aborted", "ended"]
 class Record:
     """What all of them have in common, written once: to compile it for each took half of the time to import them."""
 
-    __slots__: tuple[str, ...] = ()
+    __slots__ = ()  # without an annotation, which would pass for a field of every record
 
     def __eq__(self, other: object) -> bool:
         if other.__class__ is not self.__class__:
@@ -46,12 +46,16 @@ class Record:
         return hash(_values(self))
 
     def __repr__(self) -> str:
-        fields = zip(self.__slots__, _values(self), strict=True)
-        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in fields)})"
+        told = ", ".join(f"{name}={value!r}" for name, value in zip(_names(self), _values(self), strict=True))
+        return f"{type(self).__qualname__}({told})"
 
 
-def _values(record: object) -> tuple[Any, ...]:
-    return tuple(getattr(record, name) for name in record.__slots__)  # type: ignore[attr-defined]
+def _names(record: Record) -> tuple[str, ...]:
+    return record.__slots__
+
+
+def _values(record: Record) -> tuple[Any, ...]:
+    return tuple(getattr(record, name) for name in _names(record))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import typing
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
 from tasks import records
@@ -20,6 +22,7 @@ FINDING = Finding(name="size", outcome="ok", reason="small", value=1.0)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_record_is_frozen_has_only_its_fields_and_is_compared_by_them(kind: type) -> None:
     assert issubclass(kind, Record)
+    assert list(typing.get_type_hints(kind, localns={"np": np})) == [field.name for field in dataclasses.fields(kind)]
     assert kind.__slots__ == tuple(field.name for field in dataclasses.fields(kind))  # type: ignore[attr-defined]
     assert (kind.__eq__, kind.__hash__, kind.__repr__) == (Record.__eq__, Record.__hash__, Record.__repr__)
     assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
