@@ -148,7 +148,7 @@ def _edges(deciles: Floats, lowest: float) -> tuple[float, ...]:
     unique, times = np.unique(deciles, return_counts=True)
     heavy = unique[(times > 1) | (unique == lowest)]
     below = _beneath(heavy)
-    return tuple(np.union1d(unique, below[np.isfinite(below)]).tolist())
+    return _without_minus(np.union1d(unique, below[np.isfinite(below)]))
 
 
 def _beneath(values: Floats) -> Floats:
@@ -160,7 +160,12 @@ def _beneath(values: Floats) -> Floats:
 def _points(quantiles: Floats, lowest: bool, highest: bool) -> tuple[float, ...]:
     """Where the reference holds infinities, others may have values between them and its last finite one."""
     ends = [-_MOST] * lowest + [_MOST] * highest
-    return tuple(np.unique([*quantiles, *ends]).tolist())
+    return _without_minus(np.unique([*quantiles, *ends]))
+
+
+def _without_minus(values: Floats) -> tuple[float, ...]:
+    """Which of both zeros stands first among equals depends on how they were found, and both are told as one."""
+    return tuple((values + 0.0).tolist())
 
 
 def steps_at(values: Ranked, points: tuple[float, ...]) -> Steps:

@@ -236,6 +236,8 @@ def plain(values: pd.Series[Any]) -> pd.Series[Any]:
         raise ValueError(f"column {values.name!r} holds {dtype}, which is two numbers; make a column of each of them")
     if isinstance(dtype, pd.SparseDtype):
         return pd.Series(values.array.to_dense(), name=values.name)
+    if isinstance(dtype, np.dtype) and not dtype.isnative:  # bytes of another processor, of which pandas takes no rows
+        return pd.Series(values.to_numpy().astype(dtype.newbyteorder("=")), index=values.index, name=values.name)
     if not isinstance(dtype, pd.ArrowDtype):
         return values
     kind = dtype.pyarrow_dtype

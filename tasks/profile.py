@@ -282,8 +282,8 @@ def _filled(empty: ColumnProfile, filled: Filled, steps: Steps | None) -> Column
         counts=tuple(filled.counts.tolist()),
         nulls=filled.nulls,
         infinite=filled.infinite,
-        low=filled.low if math.isfinite(filled.low) else None,
-        high=filled.high if math.isfinite(filled.high) else None,
+        low=filled.low + 0.0 if math.isfinite(filled.low) else None,  # no minus zero
+        high=filled.high + 0.0 if math.isfinite(filled.high) else None,
         steps=steps,
     )
 

@@ -395,3 +395,27 @@ def test_small_whole_numbers_are_counted_in_every_type_and_order_of_bytes(dtype:
     known, rows = np.unique(values, return_counts=True)
     assert found.values.tolist() == known.tolist()
     assert np.diff(found.ends, prepend=0).tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize("dtype", [">i2", ">i4", ">i8", ">f4", ">f8"])
+def test_numbers_in_the_bytes_of_another_processor_are_read_as_ones_own(dtype: str) -> None:
+    values = np.random.default_rng(0).integers(-10_000, 10_000, 50_000)
+    own = pd.DataFrame({"x": values.astype(dtype.replace(">", "<"))})
+    foreign = pd.DataFrame({"x": values.astype(dtype)})
+    assert profiles.describe(foreign, ks=True) == profiles.describe(own, ks=True)
+
+
+@pytest.mark.parametrize("slowly", [True, False])
+@pytest.mark.parametrize("first", [0.0, -0.0])
+def test_a_zero_is_told_without_a_sign_however_it_was_found(
+    slowly: bool, first: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.bins._sorts_slowly", lambda *_: slowly)
+    values = np.concatenate(([first], np.random.default_rng(0).permutation(np.arange(80_000) - 40_000.0) / 2))
+    values[np.abs(values) < 2_000] = -first
+    for part in (values, -np.abs(values), np.abs(values)):
+        (found,) = profiles.describe(pd.DataFrame({"x": part}), ks=True)
+        assert found.steps is not None
+        zeros = [one for one in (*found.edges, *found.steps.at, found.low, found.high) if one == 0]
+        assert zeros
+        assert all(math.copysign(1, zero) == 1 for zero in zeros if zero is not None)
