@@ -122,6 +122,9 @@ def run(command: Sequence[str], printed: Path, told: Callable[[str], None] = lam
     text = printed.read_text("utf-8", errors="replace")
     found = last(text)
     said = "" if found else (printed.with_suffix(".err").read_text("utf-8", errors="replace").strip() or text.strip())
+    said = said.rpartition("\n")[2]
+    if code < 0 and found is None:
+        said = f"ended by signal {-code}, after: {said}"
     return Run(
         lines=() if found is None else lines(found),
         code=code or int(found is not None and found.get("ok") is not True),
@@ -129,7 +132,7 @@ def run(command: Sequence[str], printed: Path, told: Callable[[str], None] = lam
         cpu=used.ru_utime + used.ru_stime,
         # The kernel knows the peak of one process exactly, and what several held together only when one looks.
         peak=max(used.ru_maxrss * 1024, *seen),
-        said=said.rpartition("\n")[2][:300],
+        said=said[:300],
     )
 
 
@@ -139,7 +142,7 @@ def _newest(printed: Path) -> str:
     for path in reversed(files):
         with path.open("rb") as read:
             read.seek(max(0, path.stat().st_size - _TAIL))
-            text = read.read().decode("utf-8", errors="replace").strip()
+            text = read.read().decode("utf-8", errors="replace").replace("\r", "\n").strip()  # a bar rewrites its line
         if text:
             return text.rpartition("\n")[2].strip()
     return ""

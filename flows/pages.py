@@ -172,7 +172,10 @@ class _Bars:
             self._begun.add(what)
             if percent >= 100 or now - self._written.get(what, -math.inf) >= _LINES:
                 self._written[what] = now
-                self._log.info("%s: %.0f %%", what, percent)
+                self._log.info("%s: %d %%", what, math.floor(percent))  # 100 is the end alone
+            if percent >= 100:  # of this time: what is done again under its name begins anew
+                self._begun.discard(what)
+                del self._said[what], self._written[what]
             telling = self._loop.create_task(_show(self._shown, self._one_by_one, self._key, percent, what))
             self._telling.add(telling)  # the loop itself would forget it
             telling.add_done_callback(self._telling.discard)

@@ -158,14 +158,15 @@ def alike(points: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
         points: shape (m,).
         dtype: Of the values; whole numbers up to 2**53, or float.
     """
-    if dtype.kind in "iu":
-        # A whole number is <= a point when it is <= the whole number below it.
-        return np.floor(points).clip(-(2.0**62), 2.0**62).astype(np.int64)
     return _alike(points, dtype, -np.inf)
 
 
 def _alike(points: Floats, dtype: np.dtype[Any], towards: float) -> NDArray[Any]:
-    """Points in the type of floats, those that it does not have moved to the next one in a direction."""
+    """Points in the type of values, those that it does not have moved to the next one in a direction."""
+    if dtype.kind in "iu":
+        # A whole number is <= a point when it is <= the one below it, and < a point when it is < the one above.
+        next_to = np.floor(points) if towards < 0 else np.ceil(points)
+        return next_to.clip(-(2.0**62), 2.0**62).astype(np.int64)
     if dtype.itemsize > 4:
         return points
     with np.errstate(over="ignore"):  # what is beyond the largest one is infinite

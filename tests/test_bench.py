@@ -140,3 +140,11 @@ def test_the_machine_is_described_without_its_name() -> None:
     said = bench_page.machine()
     assert "cores, Python 3." in said
     assert platform.node() not in said
+
+
+def test_a_benchmark_that_is_killed_says_so_and_a_bar_is_told_by_its_newest_state(tmp_path: Path) -> None:
+    told: list[str] = []
+    script = r"import os, time; print('50 %\r60 %\r70 %', end='', flush=True); time.sleep(1); os.kill(os.getpid(), 9)"
+    found = run([sys.executable, "-u", "-c", script], tmp_path / "printed.txt", told.append)
+    assert (found.code, found.said.startswith("ended by signal 9, after: ")) == (-9, True)
+    assert {one for one in told if one} == {"70 %"}

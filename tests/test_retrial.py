@@ -28,8 +28,9 @@ from tasks.decide import agreement
 from tasks.decide.influence import FAMILIES
 from tasks.dossier import RULES, Dossier, pack, unpack
 from tasks.ledger import Ledger
+from tasks.progress import Course
 from tasks.records import Finding, Verdict, to_plain
-from tasks.retrial import reach, retry, retry_all
+from tasks.retrial import _noted, reach, retry, retry_all
 
 OF_OLD = Path(__file__).with_name("verdicts.json")
 ROOT = Path(__file__).resolve().parents[1]
@@ -350,6 +351,27 @@ def test_how_far_a_gate_is_that_asks_a_metric_of_ones_own_can_be_seen(monkeypatc
     told.clear()
     reach(gate(), lambda done, total, _what: told.append((done, total)))
     assert told == []
+
+
+def test_a_metric_that_is_asked_more_often_than_expected_is_not_over_before_the_gate() -> None:
+    told: list[tuple[int, int]] = []
+    course = Course(lambda done, total, _what: told.append((done, total)), "metrics", 3)
+    asked = _noted(lambda: 1.0, course)
+    assert [asked() for _ in range(9)] == [1.0] * 9
+    assert max(told) == (2, 3)
+    course.end()
+    assert told[-1] == (3, 3)
+
+
+def test_progress_that_cannot_be_shown_changes_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "own_metric", Own(right))  # type: ignore[arg-type]
+
+    def gone(done: int, _total: int, _what: str) -> None:
+        if done:
+            raise OSError("the terminal has gone")
+
+    dossier = gate(metric="own_metric:right", n=300)
+    assert reach(dossier, gone) == reach(dossier)
 
 
 def test_one_decision_can_be_judged_again_alone(ledger: Ledger) -> None:

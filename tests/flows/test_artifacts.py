@@ -245,6 +245,24 @@ def test_progress_of_a_search_is_one_bar_that_ends_at_a_hundred(
     assert lines[-1] == "search of churn's parameters: 100 %"
 
 
+def test_what_is_done_again_under_its_name_is_told_from_its_beginning_and_a_hundred_is_its_end(
+    first: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pages, "_PACE", 0.05)
+    monkeypatch.setattr(pages, "_LINES", 0.0)
+
+    def search(progress: Any) -> None:
+        for _ in range(2):
+            for done in (500, 997, 1_000):
+                progress(done, 1_000, "columns of churn")
+                time.sleep(0.3)
+        progress(1, 1, "columns of churn")  # over at once: no line
+
+    assert bars(first, search, 100) == {"columns of churn": 100}
+    lines = [one.getMessage() for one in caplog.records if one.getMessage().startswith("columns of churn: ")]
+    assert [line.rpartition(": ")[2] for line in lines] == ["50 %", "99 %", "100 %"] * 2
+
+
 def test_what_stands_still_for_two_seconds_has_a_bar_and_what_is_over_has_none(
     first: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
